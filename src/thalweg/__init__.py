@@ -8,9 +8,13 @@ __version__ = "0.1.0"
 # Public names by the module that defines them. They load on first use, so that
 # `import thalweg` stays light; subpackages load the same way.
 _NAMES = {
+    "_clamp": ["clamp"],
+    "_node": ["node"],
+    "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],
+    "_response": ["Carried", "Response", "response"],
     "_results": ["Estimate", "Status"],
 }
-_MODULES = ["stats"]
+_MODULES = ["noise", "processes", "stats", "systems"]
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_HOME, *_MODULES]

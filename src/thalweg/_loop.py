@@ -1,0 +1,402 @@
+"""The loop that every run goes through: compiled chunks, driven from the host.
+
+Noise is drawn by the number of the step, so that chunks, resumed runs, forks and the members of an
+ensemble all see the same numbers. Nothing here depends on how a chunk begins or ends.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from thalweg._edge import is_traced, is_whole, number
+from thalweg._noise import next_draw, open_stream
+from thalweg._progress import progress
+from thalweg._results import Status
+
+
+class Options(eqx.Module):
+    """How a run is carried out; none of it changes its numbers.
+
+    - `progress`: whether a progress line is shown on stderr.
+    - `checkpoint`: a function that is given a `Checkpoint` after every chunk; `simulate` and
+      `ensemble` go on from one with `resume=`.
+    - `chunk`: steps between two visits of the host; by default about half a second's worth, or a
+      twentieth of the run where `on_chunk` or `checkpoint` want to be called.
+    - `shard`: whether the members of an ensemble are spread over all devices.
+    - `store`: keep the state every so many steps, so that a later `fork` replays from nearby.
+    - `vectorise`: whether the members of an ensemble step as one array, or one after the other. By
+      default as one array, except on a processor where the step multiplies matrices: as one array its sums are
+      taken in another order, and members equal their own runs only to rounding.
+    """
+
+    progress: bool = False
+    checkpoint: Callable[["Checkpoint"], Any] | None = None
+    chunk: int | None = None
+    shard: bool = False
+    store: int | None = None
+    vectorise: bool | None = None
+
+    def __check_init__(self):
+        for name in ("chunk", "store"):
+            value = getattr(self, name)
+            if value is not None and (not is_whole(value) or value < 1):
+                raise ValueError(f"{name} must be a whole number of steps >= 1, got {value!r}")
+        if self.checkpoint is not None and not callable(self.checkpoint):
+            raise TypeError(f"checkpoint must be a function of a Checkpoint, got {self.checkpoint!r}")
+
+
+class Checkpoint(NamedTuple):
+    """All that a run needs to go on: `step` steps done, what the loop carries, what was recorded.
+
+    It holds arrays only, so that any pytree writer can store it.
+    """
+
+    step: int
+    carry: Any
+    record: Any
+
+
+class Batch(eqx.Module):
+    """What leads with the members in a run.
+
+    - `members`: how many; `None` in a single run.
+    - `over`: which leaves of the process lead: `"nothing"`, `"arrays"`, or a selector of leaves.
+    - `shared_noise`: one key for all. `vectorise`: members step as one array, or one after the other.
+    """
+
+    members: int | None = eqx.field(static=True, default=None)
+    over: str | Callable[[Any], Any] = eqx.field(static=True, default="nothing")
+    shared_noise: bool = eqx.field(static=True, default=True)
+    vectorise: bool = eqx.field(static=True, default=True)
+
+    @property
+    def lead(self) -> int:
+        """How many axes lead for the members: 0 or 1."""
+        return 0 if self.members is None else 1
+
+    def split(self, process: Any) -> tuple[Any, Any]:
+        """The process as (leaves that lead with the members, the rest)."""
+        if self.over == "arrays":
+            return eqx.partition(process, eqx.is_array)
+        leads = jax.tree.map(lambda _: False, process)
+        if callable(self.over):
+            leads = eqx.tree_at(self.over, leads, replace_fn=lambda _: True)
+        return eqx.partition(process, leads)
+
+    def take(self, process: Any, members: Any) -> Any:
+        """The process of one member, or of some."""
+        leading, shared = self.split(process)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[members], leading), shared)
+
+    def each(self, f: Callable[..., Any], process: Any, i: Any, key: Any, carried: Any) -> Any:
+        """`f(process, i, key, carried)` for every member."""
+        if self.members is None:
+            return f(process, i, key, carried)
+        leading, shared = self.split(process)
+        ragged = jnp.ndim(i) > 0
+
+        def one(leading, i, key, carried):
+            return f(eqx.combine(leading, shared), i, key, carried)
+
+        if self.vectorise:
+            axes = (0, 0 if ragged else None, None if self.shared_noise else 0, 0)
+            return jax.vmap(one, in_axes=axes)(leading, i, key, carried)
+        rows = (leading, i if ragged else None, None if self.shared_noise else key, carried)
+        return lax.map(
+            lambda row: one(row[0], row[1] if ragged else i, key if self.shared_noise else row[2], row[3]), rows
+        )
+
+
+class Watch(eqx.Module):
+    """What is kept of a run, and when it freezes."""
+
+    record: Callable[[Any, Any, Any], Any] | None = None
+    every: int = eqx.field(static=True, default=1)
+    until: Callable[[Any], Any] | None = None
+    folds: dict[str, Any] = eqx.field(default_factory=dict)
+
+    def __check_init__(self):
+        if not is_whole(self.every) or self.every < 1:
+            raise ValueError(f"every must be a whole number of steps >= 1, got {self.every!r}")
+        for name in ("record", "until"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
+        for name, fold in self.folds.items():
+            if not (hasattr(fold, "init") and hasattr(fold, "update")):
+                raise TypeError(
+                    f"fold {name!r} must have init(state) and update(carry, state, w, next_state), got {fold!r}"
+                )
+
+    @property
+    def of_member(self) -> dict[str, Any]:
+        return {name: fold for name, fold in self.folds.items() if getattr(fold, "over", "member") != "ensemble"}
+
+    @property
+    def of_ensemble(self) -> dict[str, Any]:
+        return {name: fold for name, fold in self.folds.items() if getattr(fold, "over", "member") == "ensemble"}
+
+
+class Member(NamedTuple):
+    """What one member carries from step to step."""
+
+    state: Any
+    noise: Any
+    steps: Any
+    arrived: Any
+    folds: dict[str, Any]
+
+
+class Carry(NamedTuple):
+    """What a run carries from chunk to chunk."""
+
+    members: Member
+    folds: dict[str, Any]  # of the folds over the ensemble
+
+
+class Outcome(NamedTuple):
+    """What the loop hands back to `simulate`, `ensemble` and `fork`."""
+
+    members: Member
+    record: Any
+    folds: dict[str, Any]
+    status: Any
+    stored: dict[int, Any]
+
+
+def run_loop(
+    process: Any,
+    state: Any,
+    steps: int,
+    key: Any,
+    start: Any,
+    *,
+    batch: Batch,
+    watch: Watch,
+    on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
+    options: Options | None = None,
+    resume: Checkpoint | None = None,
+) -> Outcome:
+    """`steps` steps of every member from number `start` on."""
+    options = options or Options()
+    if batch.members is None and watch.of_ensemble:
+        raise ValueError(f"a fold over the ensemble needs tw.ensemble, got {list(watch.of_ensemble)} in a single run")
+    if is_traced((process, state, key, start)):
+        carry = begin(process, state, key, start, batch, watch)
+        rows = max(1, steps // watch.every)
+        carry, record, finite = advance(process, carry, key, start, steps, batch, watch, rows)
+        return _outcome(carry, record if watch.record else None, finite, Status.OK, {}, batch, watch)
+
+    carry = _begin(process, state, key, start, batch, watch)
+    ragged = np.ndim(start) > 0
+    length, rows = _chunking(process, carry, key, start, steps, batch, watch, options, on_chunk is not None)
+    retime = options.chunk is None and options.checkpoint is None and on_chunk is None
+    store = None if ragged else options.store
+    stored = {} if ragged else {int(start): state}
+    done, record = 0, Record(batch.lead)
+    if resume is not None:
+        done, carry, record = int(resume.step), resume.carry, Record(batch.lead, resume.record)
+    finite, code = np.ones(np.shape(carry.members.steps), bool), Status.OK
+    with progress(options.progress, steps) as tell:
+        try:
+            while done < steps and np.any(finite) and not np.all(carry.members.arrived):
+                began = time.perf_counter()
+                count = min(length, steps - done) if store is None else min(length, steps - done, store - done % store)
+                first = number(np.asarray(start) + done)
+                carry, buffer, finite = _advance(process, carry, key, first, number(count), batch, watch, rows)
+                finite = np.asarray(finite)
+                done += count
+                kept = record.add(buffer, count // watch.every) if watch.record else None
+                if store is not None and done % store == 0:
+                    stored[int(start) + done] = carry.members.state
+                tell(done)
+                if options.checkpoint is not None:
+                    options.checkpoint(Checkpoint(done, carry, record.value))
+                if on_chunk is not None and on_chunk(done, _scalars(kept, batch.lead)) is False and done < steps:
+                    code = Status.STOPPED
+                    break
+                if retime:
+                    length = _retime(length, time.perf_counter() - began, watch.every, rows if watch.record else None)
+        except KeyboardInterrupt:
+            code = Status.INTERRUPTED
+    return _outcome(carry, record.value, finite, code, stored, batch, watch)
+
+
+def begin(process: Any, state: Any, key: Any, start: Any, batch: Batch, watch: Watch) -> Carry:
+    """What a run carries before its first step."""
+
+    def one(process, i, key, state):
+        arrived = jnp.asarray(watch.until is not None and watch.until(state), dtype=bool)
+        if arrived.shape:
+            raise ValueError(f"until must give one truth value for one state, got shape {arrived.shape}")
+        carries = {name: as_arrays(fold.init(state)) for name, fold in watch.of_member.items()}
+        noise = open_stream(process.noise, key, i)
+        return Member(state, noise, jnp.zeros((), jnp.result_type(int)), arrived, carries)
+
+    members = batch.each(one, process, start, key, state)
+    return Carry(members, {name: as_arrays(fold.init(state)) for name, fold in watch.of_ensemble.items()})
+
+
+def advance(
+    process: Any, carry: Carry, key: Any, first: Any, count: Any, batch: Batch, watch: Watch, rows: int
+) -> tuple[Carry, Any, Any]:
+    """`count` steps from number `first` on: the carry, the record (`rows` long), and which members are finite."""
+
+    def one(process, i, key, member):
+        w, noise = next_draw(process.noise, key, i, member.noise)
+        state = apply_step(process.step, member.state, w, i)
+        folds = {
+            name: _as_before(fold.update(member.folds[name], member.state, w, state), member.folds[name], name)
+            for name, fold in watch.of_member.items()
+        }
+        arrived, steps = member.arrived, member.steps + 1
+        if watch.until is not None:
+            state, folds, steps = freeze(arrived, (member.state, member.folds, member.steps), (state, folds, steps))
+            arrived = arrived | watch.until(state)
+        kept = None if watch.record is None else watch.record(member.state, w, state)
+        seen = (member.state, w, state) if watch.of_ensemble else None
+        return Member(state, noise, steps, arrived, folds), kept, seen
+
+    def body(t, both):
+        carry, buffer = both
+        members, kept, seen = batch.each(one, process, first + t, key, carry.members)
+        folds = {
+            name: _as_before(fold.update(carry.folds[name], *seen), carry.folds[name], name)
+            for name, fold in watch.of_ensemble.items()
+        }
+        # A row is overwritten until the last of its `every` steps.
+        put = lambda b, k: lax.dynamic_update_index_in_dim(b, k, t // watch.every, batch.lead)  # noqa: E731
+        return Carry(members, folds), jax.tree.map(put, buffer, kept)
+
+    _, kept, _ = jax.eval_shape(lambda c: batch.each(one, process, first, key, c.members), carry)
+    room = lambda leaf: jnp.zeros((*leaf.shape[: batch.lead], rows, *leaf.shape[batch.lead :]), leaf.dtype)  # noqa: E731
+    carry, buffer = lax.fori_loop(0, count, body, (carry, jax.tree.map(room, kept)))
+    return carry, buffer, all_finite(carry.members.state, batch.lead)
+
+
+_begin = eqx.filter_jit(begin)
+_advance = eqx.filter_jit(advance)
+
+
+def apply_step(step: Callable[[Any, Any], Any], state: Any, w: Any, i: Any) -> Any:
+    """One step; a step that depends on its number (a clamp with a window over steps) is told it."""
+    at_step = getattr(step, "at_step", None)
+    return step(state, w) if at_step is None else at_step(state, w, i)
+
+
+def all_finite(state: Any, lead: int = 0) -> Any:
+    """Whether all floating numbers of a state are finite, one answer a member."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    answers = [jnp.all(jnp.isfinite(leaf), axis=tuple(range(lead, leaf.ndim))) for leaf in leaves]
+    shape = jax.tree.leaves(state)[0].shape[:lead]
+    return jnp.all(jnp.stack(answers), axis=0) if answers else jnp.ones(shape, bool)
+
+
+def freeze(frozen: Any, old: Any, new: Any) -> Any:
+    """`old` where frozen, `new` elsewhere, also for random keys."""
+
+    def choose(a, b):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            data = jnp.where(frozen, jax.random.key_data(a), jax.random.key_data(b))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(a))
+        return jnp.where(frozen, a, b)
+
+    return jax.tree.map(choose, old, new)
+
+
+def as_arrays(tree: Any) -> Any:
+    """Every leaf as an array of a settled dtype (a weak type would not survive a loop)."""
+
+    def one(leaf):
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        array = jnp.asarray(leaf)
+        return lax.convert_element_type(array, array.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+class Record:
+    """Collects the records of the chunks on the host."""
+
+    def __init__(self, axis: int, value: Any = None):
+        self.axis = axis
+        self.parts = [] if value is None else [value]
+
+    def add(self, buffer: Any, rows: int) -> Any:
+        part = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :rows] if self.axis else np.asarray(leaf)[:rows], buffer)
+        self.parts.append(part)
+        return part
+
+    @property
+    def value(self) -> Any:
+        if len(self.parts) > 1:
+            self.parts = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=self.axis), *self.parts)]
+        return self.parts[0] if self.parts else None
+
+
+def _outcome(carry, record, finite, code, stored, batch, watch) -> Outcome:
+    folds = {}
+    for name, fold in watch.folds.items():
+        result = getattr(fold, "result", lambda carry: carry)
+        if name in carry.folds:
+            folds[name] = result(carry.folds[name])
+        else:
+            folds[name] = (jax.vmap(result) if batch.lead else result)(carry.members.folds[name])
+    status = jnp.where(finite, int(code), int(Status.NOT_FINITE))
+    return Outcome(carry.members, record, folds, status, stored)
+
+
+def _as_before(new: Any, old: Any, name: str) -> Any:
+    """What a fold carries on, in the dtypes that it began with."""
+
+    def one(new, old):
+        if jnp.shape(new) != old.shape:
+            raise ValueError(f"fold {name!r} must keep its shapes: init gave {old.shape}, update {jnp.shape(new)}")
+        return jnp.asarray(new, dtype=old.dtype)
+
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(
+            f"fold {name!r} must keep its structure: init gave {jax.tree.structure(old)}, "
+            f"update {jax.tree.structure(new)}"
+        )
+    return jax.tree.map(one, new, old)
+
+
+MOST_BYTES = 2**26  # the record of one chunk stays within 64 MiB on the device
+
+
+def _chunking(process, carry, key, start, steps, batch, watch, options, visited) -> tuple[int, int]:
+    """How many steps the first chunk makes, and how many rows of the record it has room for."""
+    visited = visited or options.checkpoint is not None
+    every = watch.every
+    length = options.chunk or (math.ceil(steps / 20) if visited else 256)
+    if watch.record is None:
+        return max(1, length), 1
+    if options.store and options.store % every:
+        raise ValueError(f"store must be a multiple of every = {every}, got {options.store}")
+    one_row = jax.eval_shape(lambda c: advance(process, c, key, start, 1, batch, watch, 1)[1], carry)
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one_row))
+    room = max(1, min(steps // every, MOST_BYTES // max(1, size)))
+    rows = min(room, max(1, length // every)) if options.chunk or visited else room
+    return min(rows * every, max(every, length // every * every)), rows
+
+
+def _retime(length: int, seconds: float, every: int, rows: int | None) -> int:
+    """Chunks of about half a second: long enough to cost nothing, short enough for Ctrl-C."""
+    wanted = int(length * min(64.0, 0.5 / max(seconds, 1e-4)))
+    most = wanted if rows is None else rows * every
+    return max(every, min(wanted, most) // every * every)
+
+
+def _scalars(kept: Any, lead: int) -> dict[str, float]:
+    """The mean over the chunk (and the members) of every recorded scalar, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(kept)
+    named = {(jax.tree_util.keystr(path, simple=True, separator=".") or "record"): leaf for path, leaf in leaves}
+    return {name: float(leaf.mean()) for name, leaf in named.items() if leaf.ndim == 1 + lead and leaf.size}

@@ -1,0 +1,548 @@
+"""The one object, a process `s' = step(s, w)`, and what runs it: `simulate`, `ensemble`, `fork`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._edge import (
+    check_finite,
+    check_start,
+    check_steps,
+    count_members,
+    is_traced,
+    is_whole,
+    number,
+    outline,
+)
+from thalweg._loop import Batch, Checkpoint, Options, Outcome, Watch, apply_step, as_arrays, run_loop
+from thalweg._node import equations
+from thalweg._noise import Law, Nothing, as_key, as_law
+from thalweg._results import Status
+
+
+class Process(eqx.Module):
+    """A stochastic update map: `state' = step(state, w)`, with `w` drawn from `noise`.
+
+    **Arguments**
+
+    - `step`: a pure function of the state (any pytree) and the noise. Where it is an Equinox module,
+      its numbers are leaves of the process: changing one compiles nothing again.
+    - `noise`: a law (`tw.noise`), a dict or tuple of laws, or `None`.
+    - `init`: makes a state from what a user has in hand; by default it makes arrays of what it is given.
+    - `dt`: the time that one step stands for, if any.
+
+    What a process may also say of itself, for the instruments that need it:
+
+    - `coordinates`: a function of the state that selects the numbers which make it up on a grid or
+      in a tangent; by default all floating leaves.
+    - `names`: a function of the state that gives the node name of each leaf (a pytree like the state),
+      where `step` reads the leaves through `tw.node`, so that a clamp of a leaf acts inside the step.
+    - `transition`: `transition(state) -> (states, probabilities)`, for discrete state spaces.
+    - `contributions`: `contributions(state, w, slot_weights) -> gradient`, `layers(state, w)`: what a
+      tally of updates needs.
+    - `smooth`: `False` if the step jumps (accept/reject, binary units), so that its tangent misses
+      what a change does.
+
+    **Example**
+
+    >>> import jax, thalweg as tw
+    >>> walk = tw.Process(lambda x, w: x + 2 * w - 1, tw.noise.Choice(2))
+    >>> run = tw.simulate(walk, 0.0, 100, key=jax.random.key(0), record=lambda x, w, y: abs(y - x))
+    >>> float(run.record.min()), float(run.record.max())
+    (1.0, 1.0)
+    """
+
+    step: Callable[[Any, Any], Any]
+    noise: Law
+    init: Callable[..., Any]
+    dt: Any
+    coordinates: Callable[[Any], Any] | None
+    names: Callable[[Any], Any] | None
+    transition: Callable[[Any], tuple[Any, Any]] | None
+    contributions: Callable[..., Any] | None
+    layers: Callable[..., Any] | None
+    smooth: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        step: Callable[[Any, Any], Any],
+        noise: Any = None,
+        init: Callable[..., Any] | None = None,
+        dt: float | None = None,
+        *,
+        coordinates: Callable[[Any], Any] | None = None,
+        names: Callable[[Any], Any] | None = None,
+        transition: Callable[[Any], tuple[Any, Any]] | None = None,
+        contributions: Callable[..., Any] | None = None,
+        layers: Callable[..., Any] | None = None,
+        smooth: bool = True,
+    ):
+        if not callable(step):
+            raise TypeError(f"step must be a function step(state, w), got {step!r}")
+        if dt is not None and not is_traced(dt) and not (np.all(np.isfinite(dt)) and np.all(np.asarray(dt) > 0)):
+            raise ValueError(f"dt must be a positive time, got {dt}")
+        self.step = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, step)
+        self.noise = as_law(noise)
+        self.init = as_arrays if init is None else init
+        self.dt = None if dt is None else jnp.asarray(dt, dtype=float)
+        self.coordinates = coordinates
+        self.names = names
+        self.transition = transition
+        self.contributions = contributions
+        self.layers = layers
+        self.smooth = smooth
+
+
+class Fold(eqx.Module):
+    """A running summary of a run, made from three functions.
+
+    - `init(state)`: what is carried at the start.
+    - `update(carry, state, w, next_state)`: what is carried on; sees every step.
+    - `result(carry)`: what is handed back at the end; by default the carry.
+    - `over`: `"member"`, or `"ensemble"` to be given the states of all members at once.
+
+    Any object with these methods serves as a fold.
+
+    >>> import thalweg as tw
+    >>> visits = tw.Fold(init=lambda x: 0, update=lambda n, x, w, y: n + (y > 1))
+    >>> doubling = tw.Process(lambda x, w: 2 * x)
+    >>> int(tw.simulate(doubling, 1.0, 5, folds={"above": visits}).folds["above"])
+    5
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any, Any], Any]
+    result: Callable[[Any], Any] = lambda carry: carry
+    over: str = eqx.field(static=True, default="member")
+
+
+class Run(eqx.Module):
+    """What `simulate`, `ensemble` and `fork` give back. In an ensemble every array leads with the members.
+
+    - `state`: the last state; `initial`: the first.
+    - `start`: the number of the first step; `steps`: how many were made.
+    - `record`: what was recorded, a pytree with a leading axis of steps (after that of the members).
+    - `folds`: the results of the folds, by name.
+    - `arrived`: whether `until` was met (`None` without it).
+    - `status`: a `Status` code (one a member); `message` says it in words.
+    - `stored`: states kept on the way, by the number of the step that they are about to make.
+    - `process`, `key`, `until`, `batch`: what was run.
+    """
+
+    state: Any
+    steps: Any
+    start: Any
+    key: Any
+    process: Process
+    record: Any
+    folds: dict[str, Any]
+    status: Any
+    initial: Any
+    arrived: Any
+    stored: dict[int, Any]
+    until: Callable[[Any], Any] | None
+    batch: Batch
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run can be trusted (every member of it)."""
+        return bool(np.all(np.asarray(self.status) == Status.OK))
+
+    @property
+    def message(self) -> str:
+        """The worst status in words."""
+        last = int(np.max(np.asarray(self.start) + np.asarray(self.steps)))
+        return Status(int(np.max(np.asarray(self.status)))).sentence(step=last)
+
+
+def simulate(
+    process: Process,
+    state: Any,
+    steps: int,
+    *,
+    key: Any = None,
+    record: Callable[[Any, Any, Any], Any] | None = None,
+    folds: dict[str, Any] | None = None,
+    on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
+    options: Options | None = None,
+    start: int = 0,
+    every: int = 1,
+    until: Callable[[Any], Any] | None = None,
+    resume: Checkpoint | None = None,
+) -> Run:
+    """Run a process.
+
+    **Arguments**
+
+    - `process`: the `Process`; `state`: where it starts (often `process.init(...)`).
+    - `steps`: how many steps to make.
+    - `key`: the random key or seed. Step `i` draws `process.noise.sample(key, i)`. A process
+      without noise needs none.
+    - `record`: `record(state, w, next_state)`, kept for every step, or for the last of every
+      `every` steps.
+    - `folds`: running summaries by name (`Fold`, or any object with its methods).
+    - `on_chunk`: called on the host as `on_chunk(step, scalars)`: the steps done so far and the mean
+      of every scalar recorded since the last call; returning `False` stops the run.
+    - `options`: `Options`.
+    - `start`: the number of the first step. A run from step `i` with the same key continues one
+      that ended there, to the same bits.
+    - `until`: a predicate of the state; the run is frozen from where it holds.
+    - `resume`: a `Checkpoint` of the same run, to go on from.
+
+    **Returns** a `Run`. Ctrl-C ends a run early with status `INTERRUPTED` and what was done so far; a
+    state that is not finite ends it with `NOT_FINITE`.
+
+    **Raises** `ValueError` or `TypeError` for arguments that cannot be used.
+
+    Under `jit` or `vmap` of your own a run is one scan, without chunks.
+
+    >>> import thalweg as tw
+    >>> halving = tw.Process(lambda x, w: x / 2)
+    >>> float(tw.simulate(halving, 1.0, 10).state)
+    0.0009765625
+    """
+    check_process(process)
+    key = key_for(process, key)
+    if key.ndim:
+        raise ValueError(f"key must be one key, got {key.shape[0]}: for a key a member, call tw.ensemble")
+    steps, start, batch = check_steps(steps), check_start(start), Batch()
+    watch = Watch(record, every, until, folds or {})
+    state = settle(process, state, key, batch)
+    outcome = run_loop(
+        process,
+        state,
+        steps,
+        key,
+        start,
+        batch=batch,
+        watch=watch,
+        on_chunk=on_chunk,
+        options=options,
+        resume=resume,
+    )
+    return _as_run(outcome, process, state, key, start, batch, until)
+
+
+def ensemble(
+    process: Process,
+    states: Any,
+    steps: int,
+    *,
+    key: Any = None,
+    start: Any = 0,
+    until: Callable[[Any], Any] | None = None,
+    over: str | Callable[[Process], Any] = "states",
+    noise: str = "independent",
+    record: Callable[[Any, Any, Any], Any] | None = None,
+    folds: dict[str, Any] | None = None,
+    on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
+    options: Options | None = None,
+    every: int = 1,
+    resume: Checkpoint | None = None,
+) -> Run:
+    """Run many members of a process side by side. Member `m` equals `simulate` with its key, bit for bit.
+
+    **Arguments** (the others are those of `simulate`)
+
+    - `states`: the states of the members, a leading axis on every leaf.
+    - `key`: one key, of which member `m` gets `fold_in(key, m)`; or an array of keys, one a member.
+    - `start`: the number of the first step, one for all or one a member.
+    - `until`: a predicate of one state; a member stays where it first holds. `run.steps` says when,
+      `run.arrived` whether.
+    - `over`: what leads with the members. `"states"`; `"process"`: the arrays of the process, all
+      members starting from the one state given; `"both"`; or a selector of leaves of the process, such as
+      `lambda p: p.step.learning_rate`, the other leaves and the state being shared.
+    - `noise`: `"independent"`, or `"shared"`: the same draws for all members.
+
+    **Returns** a `Run` whose leaves lead with the members.
+
+    >>> import jax, jax.numpy as jnp, thalweg as tw
+    >>> walk = tw.Process(lambda x, w: x + 2 * w - 1, tw.noise.Choice(2))
+    >>> runs = tw.ensemble(walk, jnp.zeros(1000), 10_000, key=jax.random.key(0), until=lambda x: abs(x) >= 3)
+    >>> bool(runs.arrived.all()), sorted({abs(float(x)) for x in runs.state})
+    (True, [3.0])
+    """
+    check_process(process)
+    if noise not in ("independent", "shared"):
+        raise ValueError(f'noise must be "independent" or "shared", got {noise!r}')
+    if not callable(over) and over not in ("states", "process", "both"):
+        raise ValueError(f'over must be "states", "process", "both" or a selector of process leaves, got {over!r}')
+    leading = Batch(over=over if callable(over) else "nothing" if over == "states" else "arrays").split(process)[0]
+    members = count_members(
+        states if over in ("states", "both") else leading, "states" if over == "states" else "process"
+    )
+    if over == "both" and count_members(states, "states") != members:
+        raise ValueError(f"states and process must lead with the same members, got {members} in the process only")
+    if over not in ("states", "both"):
+        states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), as_arrays(states))
+
+    key, shared = key_for(process, key), noise == "shared"
+    if key.shape not in ((), (members,)):
+        raise ValueError(f"key must be one key, or one a member: got shape {key.shape} for {members} members")
+    if shared and key.ndim:
+        raise ValueError('noise="shared" needs one key, got one a member')
+    if not shared and not key.ndim:
+        key = _member_keys(key, members)
+    steps, start = check_steps(steps), check_start(start)
+    if start.shape not in ((), (members,)):
+        raise ValueError(f"start must be one number, or one a member: got shape {start.shape} for {members} members")
+
+    options = options or Options()
+    batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays", shared)
+    watch = Watch(record, every, until, folds or {})
+    states = settle(process, states, key, batch)
+    batch = Batch(members, batch.over, shared, _vectorises(process, states, key, batch, options.vectorise))
+    if options.shard:
+        states, key = _spread(states), key if shared else _spread(key)
+    outcome = run_loop(
+        process,
+        states,
+        steps,
+        key,
+        start,
+        batch=batch,
+        watch=watch,
+        on_chunk=on_chunk,
+        options=options,
+        resume=resume,
+    )
+    return _as_run(outcome, process, states, key, start, batch, until)
+
+
+def fork(
+    run: Run,
+    at: int,
+    *,
+    process: Process | None = None,
+    state: Any = None,
+    members: Any = None,
+    steps: int | None = None,
+    record: Callable[[Any, Any, Any], Any] | None = None,
+    folds: dict[str, Any] | None = None,
+    every: int = 1,
+    options: Options | None = None,
+) -> Run:
+    """A twin that leaves a run before step `at` and goes on with the same noise.
+
+    The run is replayed from the nearest stored state (`Options(store=...)`; the start is always
+    stored), changed, and run to where the original ended. Unchanged, the twin ends where the original did,
+    bit for bit. If `process` is a `tw.clamp`, the part it names is held at the values that it has in the
+    original run.
+
+    **Arguments**
+
+    - `at`: the number of the step before which the twin leaves, from `run.start` to its end.
+    - `process`: another process from there on, such as one with a datum's weight set to 0.
+    - `state`: another state from there on, or a function of the state at that step.
+    - `members`: which members of an ensemble to fork (indices or a mask); all by default.
+    - `steps`: how many steps to make from `at`; by default to the end of the run.
+    - `record`, `folds`, `every`, `options`: as in `simulate`, for the twin.
+
+    >>> import jax, thalweg as tw
+    >>> walk = tw.Process(lambda x, w: x + 2 * w - 1, tw.noise.Choice(2))
+    >>> run = tw.simulate(walk, 0.0, 100, key=jax.random.key(0))
+    >>> twin = tw.fork(run, at=50, state=lambda x: x + 10)
+    >>> float(twin.state - run.state)  # the change is carried to the end
+    10.0
+    """
+    if not isinstance(run, Run):
+        raise TypeError(f"run must be a Run, as simulate and ensemble give it back, got {type(run).__name__}")
+    if np.ndim(run.start):
+        raise ValueError("a run whose members start at different steps cannot be forked at one step: fork a member")
+    start = int(run.start)
+    end = start + int(np.max(np.asarray(run.steps)))
+    if not is_whole(at) or not start <= at <= end:
+        raise ValueError(f"at must be a step of the run, a whole number from {start} to {end}, got {at!r}")
+    batch, key, original = run.batch, run.key, run.process
+    nearest = max(step for step in run.stored if step <= at)
+    here = run.stored[nearest]
+    if members is not None:
+        if batch.members is None:
+            raise ValueError("members can be chosen in a run of tw.ensemble only; this is a single run")
+        members = np.arange(batch.members)[members].reshape(-1)
+        here = jax.tree.map(lambda leaf: leaf[members], here)
+        key = key if batch.shared_noise else key[members]
+        original = batch.take(original, members)
+        batch = Batch(len(members), batch.over, batch.shared_noise, batch.vectorise)
+    replay = Watch(until=run.until)
+    here = run_loop(original, here, at - nearest, key, number(nearest), batch=batch, watch=replay).members.state
+
+    process = original if process is None else process
+    check_process(process)
+    changed = here if state is None else _like(state(here) if callable(state) else state, here)
+    steps = end - at if steps is None else check_steps(steps)
+    if not hasattr(process.step, "beside"):
+        watch = Watch(record, every, run.until, folds or {})
+        outcome = run_loop(process, changed, steps, key, number(at), batch=batch, watch=watch, options=options)
+        return _as_run(outcome, process, changed, key, number(at), batch, run.until)
+
+    # A clamp holds its part at the values of the original run, so the two worlds step side by side.
+    both = eqx.tree_at(lambda p: p.step, process, process.step.beside(original.step))
+    watch = Watch(
+        None if record is None else lambda s, w, n: record(s[1], w, n[1]),
+        every,
+        None if run.until is None else lambda s: run.until(s[1]),
+        {name: _of_twin(fold) for name, fold in (folds or {}).items()},
+    )
+    outcome = run_loop(both, (here, changed), steps, key, number(at), batch=batch, watch=watch, options=options)
+    outcome = outcome._replace(
+        members=outcome.members._replace(state=outcome.members.state[1]),
+        stored={step: pair[1] for step, pair in outcome.stored.items()},
+    )
+    return _as_run(outcome, process, changed, key, number(at), batch, run.until)
+
+
+def stack(items: Iterable[Any]) -> Any:
+    """Pytrees of equal structure (processes, states) as one, every array leading with the members.
+
+    >>> import thalweg as tw
+    >>> tw.stack([{"x": 1.0}, {"x": 2.0}])["x"].tolist()
+    [1.0, 2.0]
+    """
+    items = list(items)
+    if not items:
+        raise ValueError("items must hold at least one pytree to stack, got none")
+    arrays, rest = zip(*[eqx.partition(item, eqx.is_array_like) for item in items], strict=True)
+    if any(not eqx.tree_equal(other, rest[0]) for other in rest[1:]):
+        raise ValueError("items must have equal structure and equal functions to be stacked")
+    return eqx.combine(
+        jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *arrays), rest[0]
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+
+
+def _as_run(outcome: Outcome, process: Process, state: Any, key: Any, start: Any, batch: Batch, until: Any) -> Run:
+    members, steps = outcome.members, outcome.members.steps
+    return Run(
+        state=members.state,
+        steps=steps if batch.lead or is_traced(steps) else int(steps),
+        start=start,
+        key=key,
+        process=process,
+        record=outcome.record,
+        folds=outcome.folds,
+        status=outcome.status,
+        initial=state,
+        arrived=None if until is None else members.arrived,
+        stored=outcome.stored,
+        until=until,
+        batch=batch,
+    )
+
+
+def _of_twin(fold: Any) -> Fold:
+    """A fold that is shown the second of two worlds."""
+    return Fold(
+        init=lambda state: fold.init(state[1]),
+        update=lambda carry, state, w, next_state: fold.update(carry, state[1], w, next_state[1]),
+        result=getattr(fold, "result", lambda carry: carry),
+        over=getattr(fold, "over", "member"),
+    )
+
+
+def check_process(process: Any) -> None:
+    if not isinstance(process, Process):
+        raise TypeError(
+            f"process must be a tw.Process, got {type(process).__name__}: make one as tw.Process(step, noise)"
+        )
+
+
+def key_for(process: Process, key: Any) -> Any:
+    """The key; a process without noise needs none."""
+    return jax.random.key(0) if key is None and isinstance(process.noise, Nothing) else as_key(key)
+
+
+@eqx.filter_jit
+def _member_keys(key: Any, members: int) -> Any:
+    return jax.vmap(lambda m: jax.random.fold_in(key, m))(jnp.arange(members))
+
+
+# A batched product is summed in another order than a single one. Members whose step contains such an
+# operation go one after the other on a processor, so that they equal their own runs bit for bit.
+_SUMMED_IN_ANY_ORDER = {
+    "dot_general",
+    "conv_general_dilated",
+    "cholesky",
+    "lu",
+    "qr",
+    "eigh",
+    "eig",
+    "svd",
+    "triangular_solve",
+}
+
+
+def _vectorises(process: Process, states: Any, key: Any, batch: Batch, wanted: bool | None) -> bool:
+    if wanted is not None or jax.default_backend() != "cpu":
+        return wanted is not False
+    step, one = _one_member(process, states, key, batch)
+    return not any(eqn.primitive.name in _SUMMED_IN_ANY_ORDER for eqn in equations(jax.make_jaxpr(step)(one).jaxpr))
+
+
+def _one_member(process: Process, states: Any, key: Any, batch: Batch) -> tuple[Callable[[Any], Any], Any]:
+    """The step of one member as a function of its state, and the shapes of that state."""
+    key = key if batch.shared_noise else key[0]
+    member = batch.take(process, 0) if batch.lead else process
+
+    def step(state):
+        i = number(0)
+        return apply_step(member.step, state, member.noise.sample(key, i), i)
+
+    return step, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[batch.lead :], leaf.dtype), states)
+
+
+def settle(process: Process, state: Any, key: Any, batch: Batch) -> Any:
+    """The state in the dtypes that the step gives it, or a sentence about what does not fit."""
+    try:
+        state = as_arrays(state)
+    except TypeError:
+        raise TypeError(f"state must be a pytree of numbers and arrays, got {state!r}") from None
+    if not jax.tree.leaves(state):
+        raise ValueError(f"state must hold at least one number, got {state!r}")
+    check_finite(state, "state")
+    step, one = _one_member(process, state, key, batch)
+    for _ in range(2):  # a second look, since the types of one leaf may depend on another's
+        after = eqx.filter_eval_shape(step, one)
+        _check_same(one, after)
+        types = jax.tree.map(lambda a, b: _common_type(a.dtype, b.dtype), one, after)
+        one = jax.tree.map(lambda a, dtype: jax.ShapeDtypeStruct(a.shape, dtype), one, types)
+    return jax.tree.map(lambda leaf, a: leaf if leaf.dtype == a.dtype else leaf.astype(a.dtype), state, one)
+
+
+def _common_type(a: Any, b: Any) -> Any:
+    return a if a == b else jnp.promote_types(a, b)
+
+
+def _check_same(before: Any, after: Any) -> None:
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise ValueError(
+            f"step must give back a state of the same structure: it got {outline(before)} and gave {outline(after)}; "
+            "make the first state with process.init"
+        )
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if a.shape != b.shape:
+            raise ValueError(
+                "step must keep the shapes of the state: "
+                f"state{jax.tree_util.keystr(path)} went from {a.shape} to {b.shape}"
+            )
+
+
+def _like(new: Any, old: Any) -> Any:
+    """A state that a user gives in place of another, in its shapes and dtypes."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise ValueError(f"state must have the structure of the run's state, {outline(old)}, got {outline(new)}")
+    new = jax.tree.map(lambda a, b: jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape), new, old)
+    check_finite(new, "state")
+    return new
+
+
+def _spread(tree: Any) -> Any:
+    """Arrays that lead with the members, spread over all devices."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("members",))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members")))

@@ -1,0 +1,19 @@
+"""Ways to make a `Process`: each takes what a user has (a loss, a field, a table, a kernel)."""
+
+from thalweg.processes._descent import Learner, gradient_descent, sgd
+from thalweg.processes._finite import finite
+from thalweg.processes._kernel import kernel
+from thalweg.processes._langevin import PhasePoint, langevin, underdamped_langevin
+from thalweg.processes._ode import ode
+
+__all__ = [
+    "Learner",
+    "PhasePoint",
+    "finite",
+    "gradient_descent",
+    "kernel",
+    "langevin",
+    "ode",
+    "sgd",
+    "underdamped_langevin",
+]

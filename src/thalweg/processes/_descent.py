@@ -1,0 +1,188 @@
+"""Learners: stochastic gradient descent, and any optax optimizer, on per-datum losses."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._edge import is_traced, is_whole
+from thalweg._loop import as_arrays
+from thalweg._node import node
+from thalweg._noise import Choice, Law, Shuffle
+from thalweg._process import Process
+
+
+class Learner(NamedTuple):
+    """The state of a learner: its parameters, and the memory of its optimizer."""
+
+    params: Any
+    opt_state: Any
+
+
+def sgd(
+    loss: Callable[[Any, Any], Any],
+    data: Any,
+    optimizer: Any,
+    batch_size: int = 1,
+    order: str = "replacement",
+    weights: Any = None,
+) -> Process:
+    """Stochastic gradient descent on a mean of per-datum losses.
+
+    A step draws a batch and moves the parameters by the optimizer's update for the gradient
+    `sum_b weight_b grad loss(params, datum_b) / batch_size`. The gradient and the update are nodes
+    (`"gradient"`, `"update"`), so that a clamp can hold them.
+
+    **Arguments**
+
+    - `loss`: `loss(params, datum)`, a number.
+    - `data`: a pytree whose arrays lead with the n data.
+    - `optimizer`: a learning rate (a leaf of the process: a sweep compiles once), or an optax optimizer.
+    - `batch_size`: data a step. With 1 the noise `w` is an index, else an array of indices.
+    - `order`: `"replacement"`: independent draws; `"subset"`: no datum twice in a batch; `"shuffle"`: epochs
+      without replacement.
+    - `weights`: weights of the data, shape (n,). A batch of total weight 0 skips the whole step, the
+      optimizer's memory included: so a fork with data removed keeps every index and all of the noise.
+
+    **Returns** a `Process` whose state is a `Learner`; make it with `process.init(params)`.
+
+    >>> import jax.numpy as jnp, thalweg as tw
+    >>> learner = tw.processes.sgd(lambda p, x: (p - x) ** 2 / 2, jnp.array([1.0, 3.0]), 0.1, order="shuffle")
+    >>> state = tw.simulate(learner, learner.init(0.0), 2, key=0).state
+    >>> round(float(state.params), 6) in (0.39, 0.37)  # 1 then 3, or 3 then 1
+    True
+    """
+    if not callable(loss):
+        raise TypeError(f"loss must be a function loss(params, datum), got {loss!r}")
+    data = as_arrays(data)
+    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
+    if len(sizes) != 1 or sizes == {()}:
+        raise ValueError(f"every array of data must lead with the same number of data, got shapes {sorted(sizes)}")
+    ((n,),) = sizes
+    if n == 0:
+        raise ValueError("data must hold at least one datum, got none")
+    if not is_whole(batch_size) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    batch = None if batch_size == 1 else int(batch_size)
+    laws: dict[str, Callable[[], Law]] = {
+        "replacement": lambda: Choice(n, shape=() if batch is None else (batch,)),
+        "subset": lambda: Choice(n, shape=() if batch is None else (batch,), replace=False),
+        "shuffle": lambda: Shuffle(n, batch),
+    }
+    if order not in laws:
+        raise ValueError(f'order must be "replacement", "subset" or "shuffle", got {order!r}')
+    if order != "replacement" and batch_size > n:
+        raise ValueError(f"batch_size must be at most the number of data {n} for order {order!r}, got {batch_size}")
+    if weights is not None:
+        weights = _check_weights(weights, n)
+    step = _Descent(loss, data, weights, *_optimizer(optimizer))
+    return Process(step, laws[order](), step.init, coordinates=_params, contributions=step.contributions)
+
+
+def gradient_descent(loss: Callable[[Any], Any], optimizer: Any) -> Process:
+    """Plain gradient descent on `loss(params)`, without noise: the control for every claim about noise.
+
+    `optimizer` is a learning rate or an optax optimizer. The state is a `Learner`.
+
+    >>> import thalweg as tw
+    >>> descent = tw.processes.gradient_descent(lambda p: 2 * p**2, 0.1)  # p -> 0.6 p
+    >>> round(float(tw.simulate(descent, descent.init(1.0), 2).state.params), 12)
+    0.36
+    """
+    if not callable(loss):
+        raise TypeError(f"loss must be a function loss(params), got {loss!r}")
+    step = _Descent(loss, None, None, *_optimizer(optimizer))
+    return Process(step, None, step.init, coordinates=_params, contributions=step.contributions)
+
+
+class _Descent(eqx.Module):
+    """One step of a learner."""
+
+    loss: Callable[..., Any]
+    data: Any
+    weights: Any
+    learning_rate: Any
+    optimizer: Any
+
+    def init(self, params: Any) -> Learner:
+        """The state of a learner that starts from `params`."""
+        params = as_arrays(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=_floating(leaf)), params))
+        return Learner(params, () if self.optimizer is None else as_arrays(self.optimizer.init(params)))
+
+    def __call__(self, state: Learner, w: Any) -> Learner:
+        gradient = node(self.contributions(state, w), "gradient")
+        after = self.updated(state, gradient)
+        if self.weights is None:
+            return after
+        skip = jnp.sum(self.weights[w]) == 0
+        return jax.tree.map(lambda a, b: jnp.where(skip, a, b), state, after)
+
+    def updated(self, state: Learner, gradient: Any) -> Learner:
+        """The state after the optimizer has seen a gradient."""
+        if self.optimizer is None:
+            memory = state.opt_state
+            update = jax.tree.map(lambda g: -self.learning_rate * g, gradient)
+        else:
+            update, memory = self.optimizer.update(gradient, state.opt_state, state.params)
+        update = node(update, "update")
+        return Learner(jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, update), memory)
+
+    def contributions(self, state: Learner, w: Any, slot_weights: Any = None) -> Any:
+        """The gradient of the batch `w`, each of its slots weighted by `slot_weights` (all 1 by default)."""
+        if self.data is None:
+            return jax.grad(self.loss)(state.params)
+        datum = jax.tree.map(lambda leaf: leaf[w], self.data)
+        scales = jnp.ones(jnp.shape(w)) if slot_weights is None else jnp.reshape(slot_weights, jnp.shape(w))
+        scales = scales if self.weights is None else scales * self.weights[w]
+
+        def batch_loss(params):
+            if jnp.ndim(w) == 0:
+                return scales * _scalar(self.loss(params, datum))
+            losses = jax.vmap(lambda one: _scalar(self.loss(params, one)))(datum)
+            return jnp.sum(scales * losses) / len(w)
+
+        return jax.grad(batch_loss)(state.params)
+
+
+def _params(state: Learner) -> Any:
+    return state.params
+
+
+def _optimizer(optimizer: Any) -> tuple[Any, Any]:
+    """(learning rate, None) or (None, optax optimizer)."""
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        return None, optimizer
+    if is_traced(optimizer):
+        return optimizer, None
+    if isinstance(optimizer, bool) or not isinstance(optimizer, int | float | np.number | np.ndarray | jax.Array):
+        raise TypeError(f"optimizer must be a learning rate or an optax optimizer, got {optimizer!r}")
+    rate = np.asarray(optimizer, dtype=float)
+    if not np.all(np.isfinite(rate)) or np.any(rate < 0):
+        raise ValueError(f"learning_rate must be a number >= 0, got {optimizer}")
+    return jnp.asarray(rate), None
+
+
+def _check_weights(weights: Any, n: int) -> Any:
+    if is_traced(weights):
+        return weights
+    weights = np.asarray(weights, dtype=float)
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or math.fsum(weights) == 0:
+        raise ValueError("weights must be finite, >= 0 and not all 0")
+    return jnp.asarray(weights)
+
+
+def _floating(leaf: Any) -> Any:
+    dtype = jnp.asarray(leaf).dtype
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+
+def _scalar(value: Any) -> Any:
+    if jnp.shape(value) != ():
+        raise ValueError(f"loss must give a single number for one datum, got shape {jnp.shape(value)}")
+    return value

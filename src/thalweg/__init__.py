@@ -13,6 +13,7 @@ _NAMES = {
     "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],
     "_response": ["Carried", "Response", "response"],
     "_results": ["Estimate", "Status"],
+    "_sweep": ["sweep"],
 }
 _MODULES = ["noise", "processes", "stats", "systems"]
 

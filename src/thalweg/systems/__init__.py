@@ -4,8 +4,10 @@ import importlib
 from typing import Any
 
 _NAMES = {
+    "_digits": ["Digits", "digits"],
     "_learners": ["coin", "linear_noise", "pit", "pit_losses", "pit_points"],
     "_lorenz": ["lorenz"],
+    "_perceptron": ["Perceptron", "perceptron", "softmax_classifier"],
     "_wells": ["double_well"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

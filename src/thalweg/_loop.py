@@ -64,16 +64,15 @@ class Checkpoint(NamedTuple):
 
 
 class Batch(eqx.Module):
-    """What leads with the members in a run.
+    """What leads with the members in a run: always the states and the keys.
 
     - `members`: how many; `None` in a single run.
-    - `over`: which leaves of the process lead: `"nothing"`, `"arrays"`, or a selector of leaves.
-    - `shared_noise`: one key for all. `vectorise`: members step as one array, or one after the other.
+    - `over`: which leaves of the process lead too: `"nothing"`, `"arrays"`, or a selector of leaves.
+    - `vectorise`: whether the members step as one array, or one after the other.
     """
 
     members: int | None = eqx.field(static=True, default=None)
     over: str | Callable[[Any], Any] = eqx.field(static=True, default="nothing")
-    shared_noise: bool = eqx.field(static=True, default=True)
     vectorise: bool = eqx.field(static=True, default=True)
 
     @property
@@ -106,12 +105,9 @@ class Batch(eqx.Module):
             return f(eqx.combine(leading, shared), i, key, carried)
 
         if self.vectorise:
-            axes = (0, 0 if ragged else None, None if self.shared_noise else 0, 0)
-            return jax.vmap(one, in_axes=axes)(leading, i, key, carried)
-        rows = (leading, i if ragged else None, None if self.shared_noise else key, carried)
-        return lax.map(
-            lambda row: one(row[0], row[1] if ragged else i, key if self.shared_noise else row[2], row[3]), rows
-        )
+            return jax.vmap(one, in_axes=(0, 0 if ragged else None, 0, 0))(leading, i, key, carried)
+        rows = (leading, i if ragged else None, key, carried)
+        return lax.map(lambda row: one(row[0], row[1] if ragged else i, row[2], row[3]), rows)
 
 
 class Watch(eqx.Module):
@@ -184,9 +180,29 @@ def run_loop(
     resume: Checkpoint | None = None,
 ) -> Outcome:
     """`steps` steps of every member from number `start` on."""
-    options = options or Options()
     if batch.members is None and watch.of_ensemble:
         raise ValueError(f"a fold over the ensemble needs tw.ensemble, got {list(watch.of_ensemble)} in a single run")
+    if batch.vectorise and batch.members in (None, 1):
+        # The compiler turns an array of one into a lone number, and rounds its products and sums
+        # otherwise. Two equal lanes keep a run equal to the same run among others, bit for bit.
+        lanes = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
+        if batch.members == 1:
+            process, state, key = batch.take(process, 0), jax.tree.map(lambda leaf: leaf[0], state), key[0]
+            start = jnp.reshape(start, ())
+        outcome = run_loop(
+            process,
+            lanes(state),
+            steps,
+            lanes(key),
+            start,
+            batch=Batch(members=2),
+            watch=watch,
+            on_chunk=on_chunk,
+            options=options,
+            resume=resume,
+        )
+        return jax.tree.map(lambda leaf: leaf[: batch.members] if batch.members else leaf[0], outcome)
+    options = options or Options()
     if is_traced((process, state, key, start)):
         carry = begin(process, state, key, start, batch, watch)
         rows = max(1, steps // watch.every)

@@ -375,23 +375,29 @@ def keyed_permutation(key: Any, n: int, position: Int[Array, "..."]) -> Int[Arra
     b = math.ceil(n / a)
     words = jax.random.bits(key, (2,), jnp.uint32)
 
-    def scatter(half, round_number):
-        x = half * np.uint32(0x9E3779B1) + words[0] + np.uint32((round_number * 0x85EBCA6B) & 0xFFFFFFFF)
+    def scatter(half, salt):
+        x = half * np.uint32(0x9E3779B1) + words[0] + salt
         x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
         x = (x ^ (x >> 15)) * np.uint32(0x846CA68B) + words[1]
         x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
         return x ^ (x >> 15)
 
-    def encipher(x):
-        left, right = x // b, x % b
-        for pair in range(ROUNDS):
-            left = (left + scatter(right, 2 * pair) % np.uint32(a)) % np.uint32(a)
-            right = (right + scatter(left, 2 * pair + 1) % np.uint32(b)) % np.uint32(b)
-        return left * np.uint32(b) + right
+    def one_round(number, halves):
+        left, right = halves
+        salt = lax.convert_element_type(number, np.uint32) * np.uint32(0x85EBCA6B)
+        left = (left + scatter(right, salt) % np.uint32(a)) % np.uint32(a)
+        right = (right + scatter(left, ~salt) % np.uint32(b)) % np.uint32(b)
+        return left, right
 
-    start = encipher(jnp.asarray(position).astype(jnp.uint32))
-    end = lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, encipher(x), x), start)
-    return end.astype(jnp.int32)
+    def follow(walk):
+        x, arrived = walk
+        left, right = lax.fori_loop(0, ROUNDS, one_round, (x // np.uint32(b), x % np.uint32(b)))
+        x = jnp.where(arrived, x, left * np.uint32(b) + right)
+        return x, x < n
+
+    x = jnp.asarray(position).astype(jnp.uint32)
+    walk = (x, jnp.zeros_like(x, dtype=bool))
+    return lax.while_loop(lambda walk: ~jnp.all(walk[1]), follow, walk)[0].astype(jnp.int32)
 
 
 def _key_of(key: Any, name: str | int) -> Any:

@@ -209,9 +209,10 @@ def simulate(
     key = key_for(process, key)
     if key.ndim:
         raise ValueError(f"key must be one key, got {key.shape[0]}: for a key a member, call tw.ensemble")
-    steps, start, batch = check_steps(steps), check_start(start), Batch()
+    steps, start = check_steps(steps), check_start(start)
     watch = Watch(record, every, until, folds or {})
-    state = settle(process, state, key, batch)
+    state = settle(process, state, key, Batch())
+    batch = Batch(vectorise=_vectorises(process, state, key, Batch(), None if options is None else options.vectorise))
     outcome = run_loop(
         process,
         state,
@@ -285,19 +286,19 @@ def ensemble(
         raise ValueError(f"key must be one key, or one a member: got shape {key.shape} for {members} members")
     if shared and key.ndim:
         raise ValueError('noise="shared" needs one key, got one a member')
-    if not shared and not key.ndim:
-        key = _member_keys(key, members)
+    if not key.ndim:
+        key = _member_keys(key, members, shared)
     steps, start = check_steps(steps), check_start(start)
     if start.shape not in ((), (members,)):
         raise ValueError(f"start must be one number, or one a member: got shape {start.shape} for {members} members")
 
     options = options or Options()
-    batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays", shared)
+    batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays")
     watch = Watch(record, every, until, folds or {})
     states = settle(process, states, key, batch)
-    batch = Batch(members, batch.over, shared, _vectorises(process, states, key, batch, options.vectorise))
+    batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
     if options.shard:
-        states, key = _spread(states), key if shared else _spread(key)
+        states, key = _spread(states), _spread(key)
     outcome = run_loop(
         process,
         states,
@@ -365,9 +366,9 @@ def fork(
             raise ValueError("members can be chosen in a run of tw.ensemble only; this is a single run")
         members = np.arange(batch.members)[members].reshape(-1)
         here = jax.tree.map(lambda leaf: leaf[members], here)
-        key = key if batch.shared_noise else key[members]
+        key = key[members]
         original = batch.take(original, members)
-        batch = Batch(len(members), batch.over, batch.shared_noise, batch.vectorise)
+        batch = Batch(len(members), batch.over, batch.vectorise)
     replay = Watch(until=run.until)
     here = run_loop(original, here, at - nearest, key, number(nearest), batch=batch, watch=replay).members.state
 
@@ -459,8 +460,8 @@ def key_for(process: Process, key: Any) -> Any:
 
 
 @eqx.filter_jit
-def _member_keys(key: Any, members: int) -> Any:
-    return jax.vmap(lambda m: jax.random.fold_in(key, m))(jnp.arange(members))
+def _member_keys(key: Any, members: int, shared: bool) -> Any:
+    return jax.vmap(lambda m: key if shared else jax.random.fold_in(key, m))(jnp.arange(members))
 
 
 # A batched product is summed in another order than a single one. Members whose step contains such an
@@ -487,7 +488,7 @@ def _vectorises(process: Process, states: Any, key: Any, batch: Batch, wanted: b
 
 def _one_member(process: Process, states: Any, key: Any, batch: Batch) -> tuple[Callable[[Any], Any], Any]:
     """The step of one member as a function of its state, and the shapes of that state."""
-    key = key if batch.shared_noise else key[0]
+    key = key[0] if batch.lead else key
     member = batch.take(process, 0) if batch.lead else process
 
     def step(state):

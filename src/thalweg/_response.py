@@ -349,7 +349,7 @@ def _normalised(tree: Any, scale: Any) -> Carried:
 
 def _shaped_like(value: Any, like: Any, name: str) -> Any:
     """A direction that a user gives, in the shapes of `like`; one number stands for all."""
-    if jnp.ndim(value) == 0 and not isinstance(value, dict | list | tuple):
+    if jax.tree.structure(value) == jax.tree.structure(0) and jnp.ndim(value) == 0:
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), like)
     if jax.tree.structure(value) != jax.tree.structure(like):
         leaves = jax.tree.leaves(like)

@@ -86,9 +86,7 @@ def test_a_density_lies_over_its_landscape():
 
 
 def test_a_density_in_two_dimensions_is_a_map():
-    result = xarray.DataArray(
-        np.eye(3), dims=("y", "x"), coords={"x": [0.0, 1, 2], "y": [0.0, 2, 4]}, name="density"
-    )
+    result = xarray.DataArray(np.eye(3), dims=("y", "x"), coords={"x": [0.0, 1, 2], "y": [0.0, 2, 4]}, name="density")
     axes = tw.plot.density(result)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
     np.testing.assert_array_equal(axes.collections[0].get_array().reshape(3, 3), np.eye(3))
@@ -106,9 +104,7 @@ def test_a_blocking_curve_shows_what_was_chosen():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chosen"]
 
 
-@pytest.mark.parametrize(
-    "draw", [tw.plot.curve, tw.plot.escape_curve, tw.plot.density], ids=lambda draw: draw.__name__
-)
+@pytest.mark.parametrize("draw", [tw.plot.curve, tw.plot.escape_curve, tw.plot.density], ids=lambda draw: draw.__name__)
 def test_figures_go_onto_the_axes_they_are_given(draw):
     _, axes = plt.subplots()
     assert draw(ESCAPE[1], axes=axes) is axes

@@ -78,9 +78,7 @@ def test_show_tells_a_foreign_file(tmp_path):
 
 
 def test_bad_input_is_refused_in_one_sentence(tmp_path, as_installed):
-    with pytest.raises(
-        TypeError, match=r"result must be an xarray Dataset .*, got ndarray; put plain arrays into"
-    ):
+    with pytest.raises(TypeError, match=r"result must be an xarray Dataset .*, got ndarray; put plain arrays into"):
         tw.save(np.arange(3), tmp_path / "a.nc")
     with pytest.raises(ValueError, match="there is no file"):
         tw.load(tmp_path / "missing.nc")

@@ -90,9 +90,7 @@ def show(path: str | os.PathLike) -> str:
     dataset = read(path)
     attributes = dict(dataset.attrs)
     if "thalweg_version" in attributes:
-        head = (
-            f"{path}: {attributes.get('kind', 'a result')}, made by thalweg {attributes['thalweg_version']}"
-        )
+        head = f"{path}: {attributes.get('kind', 'a result')}, made by thalweg {attributes['thalweg_version']}"
         lines = [f"{head} on {attributes.get('created', 'an unknown day')}"]
     else:
         lines = [f"{path}: a netCDF file, not made by thalweg"]

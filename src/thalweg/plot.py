@@ -110,18 +110,14 @@ def curve(
     return _finish(axes, _label(result[along], along), _label(result))
 
 
-def trajectories(
-    result: "xarray.DataArray", axes: "Axes | None" = None, most: int = 40, **line: Any
-) -> "Axes":
+def trajectories(result: "xarray.DataArray", axes: "Axes | None" = None, most: int = 40, **line: Any) -> "Axes":
     """The first `most` members of an ensemble over the steps: an array over `step` and one more dimension."""
     axes = new_axes(axes)
     if "step" not in result.dims:
         raise ValueError(f"trajectories must have a dimension 'step', got {', '.join(map(str, result.dims))}")
     others = [dimension for dimension in result.dims if dimension != "step"]
     if len(others) > 1:
-        raise ValueError(
-            f"trajectories must have one dimension besides 'step', got {', '.join(map(str, others))}"
-        )
+        raise ValueError(f"trajectories must have one dimension besides 'step', got {', '.join(map(str, others))}")
     paths = result.transpose("step", *others).values.reshape(result.sizes["step"], -1)[:, :most]
     looks = {
         "color": COLOURS[0],
@@ -197,9 +193,7 @@ def blocking_curve(result: "xarray.Dataset", axes: "Axes | None" = None, **line:
     axes.set_ylim(bottom=0)
     if "chosen" in result.attrs:
         axes.axvline(result.attrs["chosen"], color="#6f7276", linestyle=":", label="chosen")
-    return _finish(
-        axes, _label(result["block_length"], "block length"), _label(result["error"], "error of the mean")
-    )
+    return _finish(axes, _label(result["block_length"], "block length"), _label(result["error"], "error of the mean"))
 
 
 def _label(array: "xarray.DataArray", otherwise: Any = None) -> str:
@@ -222,9 +216,7 @@ def _finish(axes: "Axes", across: str, up: str) -> "Axes":
 
 def _of_dimension(array: "xarray.DataArray", wanted: int, what: str) -> Sequence[Any]:
     if array.ndim != wanted:
-        raise ValueError(
-            f"{what} must have {wanted} dimension(s) to be drawn, got {array.ndim}: select some first"
-        )
+        raise ValueError(f"{what} must have {wanted} dimension(s) to be drawn, got {array.ndim}: select some first")
     return array.dims
 
 

@@ -40,7 +40,5 @@ def test_stationary_density():
     variance = spread**2
     slope = -variance.deriv()(grid) / variance(grid) - 2 * force(grid) / (learning_rate * variance(grid))
     # J / P = -T G - (T^2/2) (S^2 P)' / P, the Ito current.
-    current = -learning_rate * force(grid) - learning_rate**2 / 2 * (
-        variance.deriv()(grid) + variance(grid) * slope
-    )
+    current = -learning_rate * force(grid) - learning_rate**2 / 2 * (variance.deriv()(grid) + variance(grid) * slope)
     np.testing.assert_allclose(current, 0, atol=1e-14)

@@ -45,9 +45,7 @@ def test_the_folder_of_a_study_holds_what_the_contract_says(written):
     claims = json.loads((written / "claims.json").read_text())
     keys = {"id", "claim", "source", "published", "measured", "error", "verdict", "note"}
     assert all(keys <= set(claim) <= keys | {"details"} for claim in claims)
-    assert [claim["verdict"] for claim in claims] == list(
-        VERDICTS[:1] + VERDICTS[2:3] + VERDICTS[1:2] + VERDICTS[3:]
-    )
+    assert [claim["verdict"] for claim in claims] == list(VERDICTS[:1] + VERDICTS[2:3] + VERDICTS[1:2] + VERDICTS[3:])
     first = claims[0]
     assert first["published"] == 8.0
     assert abs(first["measured"] - 8) < 4 * first["error"]
@@ -126,9 +124,7 @@ def test_a_study_file_that_says_too_little_is_refused(line, sentence, tmp_path):
 
 
 def test_a_verdict_is_one_of_four_words():
-    with pytest.raises(
-        ValueError, match=r"verdict of claim F1 must be one of 'holds', .* got 'mostly holds'"
-    ):
+    with pytest.raises(ValueError, match=r"verdict of claim F1 must be one of 'holds', .* got 'mostly holds'"):
         Claim("F1", "a claim", "a source", measured=1.0, verdict="mostly holds")
 
 

@@ -10,9 +10,7 @@ SECONDS = 1
 HEADLINE = True
 
 
-def run(
-    size="quick", *, steps: int = 100, scale: float = 1.0, names: tuple[str, ...] = ("a",), fail: bool = False
-):
+def run(size="quick", *, steps: int = 100, scale: float = 1.0, names: tuple[str, ...] = ("a",), fail: bool = False):
     """The spread of a walk after `steps` steps of size `scale`: scale * sqrt(steps), exactly."""
     import matplotlib.pyplot as plt
     import numpy as np

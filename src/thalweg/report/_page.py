@@ -71,9 +71,7 @@ def _document(studies: list[dict[str, Any]], size: str) -> str:
 def _opening(studies: list[dict[str, Any]], size: str) -> str:
     verdicts = [claim["verdict"] for study in studies for claim in study["claims"]]
     counts = "".join(
-        f"<li>{_badge(verdict)} <b>{verdicts.count(verdict)}</b></li>"
-        for verdict in VERDICTS
-        if verdict in verdicts
+        f"<li>{_badge(verdict)} <b>{verdicts.count(verdict)}</b></li>" for verdict in VERDICTS if verdict in verdicts
     )
     failed = [study for study in studies if "error" in study]
     alarm = (
@@ -84,9 +82,7 @@ def _opening(studies: list[dict[str, Any]], size: str) -> str:
         else ""
     )
     rooms = "".join(
-        f'<li><a href="#{room}">{room}</a></li>'
-        for room in ROOMS
-        if any(study["room"] == room for study in studies)
+        f'<li><a href="#{room}">{room}</a></li>' for room in ROOMS if any(study["room"] == room for study in studies)
     )
     seconds = sum(study["seconds"] for study in studies)
     return (
@@ -115,11 +111,7 @@ def _headlines(studies: list[dict[str, Any]], rooms: Sequence[str]) -> str:
                 f'<h3><a href="#{_anchor(study)}">{_inline(study["title"])}</a></h3>{picture}'
                 f"<p>{_inline(study['summary'])}</p><p>{badges}</p></article>"
             )
-    return (
-        f'<section class="cards" aria-label="One study a room">\n{"".join(cards)}\n</section>'
-        if cards
-        else ""
-    )
+    return f'<section class="cards" aria-label="One study a room">\n{"".join(cards)}\n</section>' if cards else ""
 
 
 def _room(room: str, studies: Iterable[dict[str, Any]]) -> str:
@@ -193,9 +185,7 @@ def _making(study: dict[str, Any]) -> str:
         ("settings", escape(", ".join(f"{name} = {value}" for name, value in settings.items())) or "none"),
         (
             "data",
-            ", ".join(
-                f"<code>{escape(study['name'])}/{escape(file)}</code>" for file in study.get("data", [])
-            ),
+            ", ".join(f"<code>{escape(study['name'])}/{escape(file)}</code>" for file in study.get("data", [])),
         ),
         ("made", escape(study["date"])),
     ]

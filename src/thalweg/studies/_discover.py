@@ -54,9 +54,7 @@ def list_systems() -> list[tuple[str, str]]:
     for module, names in table.items():
         tree = _tree(folder / f"{module}.py")
         documented = {
-            node.name: _first_line(node)
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            node.name: _first_line(node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
         }
         found += [(name, documented[name]) for name in names if name in documented]
     return sorted(found)
@@ -75,9 +73,7 @@ def _read(path: Path) -> Study | None:
         raise ValueError(f"{path.name} must state SECONDS, its time for the quick size as a number")
     title = _first_line(tree)
     if not title:
-        raise ValueError(
-            f"{path.name} must open with a docstring: its first line is what `thalweg list` prints"
-        )
+        raise ValueError(f"{path.name} must open with a docstring: its first line is what `thalweg list` prints")
     return Study(
         name=path.stem,
         title=title,

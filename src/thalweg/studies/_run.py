@@ -82,9 +82,7 @@ def typed_settings(study: str, function: Any, settings: Mapping[str, Any]) -> di
     return typed
 
 
-def write(
-    study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any], took: float, folder: Path
-) -> Path:
+def write(study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any], took: float, folder: Path) -> Path:
     """Write an outcome into its folder and return the folder."""
     from thalweg._saving import save
 
@@ -132,9 +130,7 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and programs, by way of a temporary file: a reader never sees half of it."""
     draft = path.with_suffix(".json.part")
-    draft.write_text(
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
 
 

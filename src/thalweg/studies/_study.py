@@ -89,14 +89,10 @@ class Picture:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.caption, str) and self.caption.strip()):
-            raise ValueError(
-                "caption of a picture must be a sentence that says what one sees, got an empty one"
-            )
+            raise ValueError("caption of a picture must be a sentence that says what one sees, got an empty one")
         if not hasattr(self.figure, "savefig"):  # an Axes
             if not hasattr(self.figure, "get_figure"):
-                raise TypeError(
-                    f"a picture needs a matplotlib Figure or Axes, got {type(self.figure).__name__}"
-                )
+                raise TypeError(f"a picture needs a matplotlib Figure or Axes, got {type(self.figure).__name__}")
             object.__setattr__(self, "figure", self.figure.get_figure())
 
 
@@ -112,9 +108,7 @@ class Outcome:
     def __post_init__(self) -> None:
         twice = {c.id for c in self.claims if sum(c.id == other.id for other in self.claims) > 1}
         if twice:
-            raise ValueError(
-                f"each claim needs an id of its own, but {', '.join(sorted(twice))} is used twice"
-            )
+            raise ValueError(f"each claim needs an id of its own, but {', '.join(sorted(twice))} is used twice")
         for name, picture in self.figures.items():
             if not isinstance(picture, Picture):
                 raise TypeError(

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from readme import README, commands, python_example
 
+from readme import README, commands, python_example
 from thalweg.cli import main
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("thalweg.flow") is None, reason="the flow room comes next")

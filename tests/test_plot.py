@@ -94,14 +94,17 @@ def test_a_density_in_two_dimensions_is_a_map():
 
 def test_a_blocking_curve_shows_what_was_chosen():
     result = xarray.Dataset(
-        {"error": ("block_length", [0.1, 0.2, 0.21]), "error_of_error": ("block_length", [0.01, 0.02, 0.05])},
-        coords={"block_length": [1, 2, 4]},
-        attrs={"chosen": 2},
+        {
+            "blocking_error": ("block_size", [0.1, 0.2, 0.21]),
+            "blocking_error_error": ("block_size", [0.01, 0.02, 0.05]),
+        },
+        coords={"block_size": ("block_size", [1, 2, 4], {"units": "steps"})},
+        attrs={"block_size": 2},
     )
     axes = tw.plot.blocking_curve(result)
-    assert axes.get_xlabel() == "block length"
+    assert axes.get_xlabel() == "block size [steps]"
     assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chosen"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chosen block size"]
 
 
 @pytest.mark.parametrize("draw", [tw.plot.curve, tw.plot.escape_curve, tw.plot.density], ids=lambda draw: draw.__name__)
@@ -127,5 +130,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, as_installed):
         tw.plot.trajectories(cube)
     with pytest.raises(TypeError, match="axes must be a matplotlib Axes or None, got int"):
         tw.plot.curve(ESCAPE, axes=3)
+    with pytest.raises(ValueError, match="a blocking curve needs the variables blocking_error"):
+        tw.plot.blocking_curve(xarray.Dataset({"error": 1.0}))
     with pytest.raises(ValueError, match="cannot draw into"):
         tw.plot.save_figure(tw.plot.curve(ESCAPE), tmp_path / "figure.nonsense")

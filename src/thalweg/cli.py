@@ -126,27 +126,30 @@ def show(file: Path, /) -> None:
 
 
 @app.command
-def stats(file: Path, /, *, column: str | None = None, plot: Path | None = None) -> None:
+def stats(file: str, /, *, column: str | None = None, dataset: str | None = None, plot: Path | None = None) -> None:
     """Mean, error bar, autocorrelation time and heavy tails of a series of your own.
 
     Parameters
     ----------
     file
-        Numbers in a text, csv, npy, npz or HDF5 file: local energies, losses, samples.
+        Numbers in a text, csv, npy, npz or HDF5 file: local energies, losses, samples. Several chains stand in rows.
     column
         Which column, by name or by number from 0, if the file has several.
+    dataset
+        Which array, if an npz or HDF5 file has several.
     plot
         Also draw the blocking curve into this PNG file.
     """
     from thalweg._files import read_series
     from thalweg.stats import analyse
 
-    result = analyse(read_series(file, column=column))
+    number = int(column) if column is not None and column.isdecimal() else column
+    result = analyse(read_series(file, number, dataset))
     print(result.summary())
     if plot is not None:
         from thalweg.plot import blocking_curve, save_figure
 
-        print(f"the blocking curve is {save_figure(blocking_curve(result.blocking), plot)}")
+        print(f"the blocking curve is {save_figure(blocking_curve(result.to_xarray()), plot)}")
 
 
 @flow.command

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-# From dark to light, so that they stay apart in greyscale; the line styles go with them.
-COLOURS = ("#1b3a5c", "#b3382c", "#2f8f83", "#d98a1f", "#8fb8de", "#c9b79c")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+# Their lightness differs, so that they stay apart in greyscale; the line styles go with them.
+COLOURS = ("#1b3a5c", "#b3382c", "#2f8f83", "#d98a1f", "#7d4f8f", "#79b0dd")
+LINES = ("-", "--", "-.", (0, (8, 1.5)), ":", (0, (3, 1, 1, 1, 1, 1)))
+_GREY = "#6f7276"
 
 _STYLE: dict[str, Any] = {
     "figure.figsize": (6.4, 3.8),
@@ -37,7 +38,8 @@ _STYLE: dict[str, Any] = {
 def style() -> AbstractContextManager:
     """A context in which figures have thalweg's style: `with tw.plot.style(): figure, axes = plt.subplots()`.
 
-    Colours go from dark to light and each has its own line style, so that a figure survives greyscale.
+    Colours differ in lightness and each has its own line style, so that a figure survives greyscale. The style of
+    what is drawn is fixed when it is drawn: keep the whole drawing in the context.
 
     **Example**
 
@@ -142,7 +144,7 @@ def density(
     axes = new_axes(axes)
     if result.ndim == 2:
         down, across = result.dims
-        mesh = axes.pcolormesh(result[across], result[down], result.values, shading="nearest")
+        mesh = axes.pcolormesh(result[across], result[down], result.values, shading="nearest", cmap="cividis")
         axes.grid(False)
         figure: Any = axes.get_figure()
         figure.colorbar(mesh, ax=axes, label=_label(result))
@@ -154,11 +156,11 @@ def density(
     if landscape is not None:
         (place,) = _of_dimension(landscape, 1, "landscape")
         right = axes.twinx()
-        right.plot(landscape[place].values, landscape.values, color="#6f7276", linestyle="-", linewidth=1.2)
+        right.plot(landscape[place].values, landscape.values, color=_GREY, linestyle="-", linewidth=1.2)
         right.spines["right"].set_visible(True)
         right.grid(False)
-        right.set_ylabel(_label(landscape), color="#6f7276")
-        right.tick_params(colors="#6f7276")
+        right.set_ylabel(_label(landscape), color=_GREY)
+        right.tick_params(colors=_GREY)
         axes.set_zorder(right.get_zorder() + 1)  # the density lies over the landscape
         axes.patch.set_visible(False)
     return _finish(axes, _label(result[along], along), _label(result))
@@ -180,20 +182,25 @@ def escape_curve(
 
 
 def blocking_curve(result: "xarray.Dataset", axes: "Axes | None" = None, **line: Any) -> "Axes":
-    """The error of a mean over the length of the blocks it is taken from: right where it is flat.
+    """The error of a mean over the size of the blocks it is taken from: right where it levels off.
 
-    `result` has the coordinate `block_length` and the variables `error` and (optionally) `error_of_error`;
-    the length that was chosen, if any, is its attribute `chosen`.
+    `result` is what `tw.stats.analyse(series).to_xarray()` gives; the block size that was chosen is marked.
     """
     axes = new_axes(axes)
-    lengths, errors = result["block_length"].values, result["error"].values
-    spread = result["error_of_error"].values if "error_of_error" in result else None
-    axes.errorbar(lengths, errors, yerr=spread, marker="o", capsize=2, **line)
+    missing = {"blocking_error", "blocking_error_error"} - set(result)
+    if missing:
+        raise ValueError(
+            f"a blocking curve needs the variables blocking_error and blocking_error_error, got {', '.join(map(str, result))}: "
+            "pass tw.stats.analyse(series).to_xarray()"
+        )
+    sizes, errors = result["block_size"], result["blocking_error"]
+    spread = result["blocking_error_error"].values
+    axes.errorbar(sizes.values, errors.values, yerr=spread, marker="o", capsize=2, **{"color": COLOURS[0], **line})
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    if "chosen" in result.attrs:
-        axes.axvline(result.attrs["chosen"], color="#6f7276", linestyle=":", label="chosen")
-    return _finish(axes, _label(result["block_length"], "block length"), _label(result["error"], "error of the mean"))
+    if result.attrs.get("block_size"):
+        axes.axvline(result.attrs["block_size"], color=_GREY, linestyle=":", label="chosen block size")
+    return _finish(axes, _label(sizes, "block size"), _label(errors))
 
 
 def _label(array: "xarray.DataArray", otherwise: Any = None) -> str:
@@ -210,7 +217,7 @@ def _finish(axes: "Axes", across: str, up: str) -> "Axes":
     if not axes.get_ylabel():
         axes.set_ylabel(up)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend()
+        axes.legend(frameon=False)
     return axes
 
 

@@ -45,7 +45,10 @@ def nearest(name: str, known: Any) -> str:
 
 
 def list_systems() -> list[tuple[str, str]]:
-    """Name and first docstring line of every function that `thalweg.systems` offers."""
+    """Name and first docstring line of every system in `thalweg.systems`.
+
+    What goes with a system and bears its name (`pit_losses` with `pit`) is left out, unless it is a Process itself.
+    """
     folder = _HERE.parent / "systems"
     if not (folder / "__init__.py").is_file():
         return []
@@ -53,10 +56,11 @@ def list_systems() -> list[tuple[str, str]]:
     found = []
     for module, names in table.items():
         tree = _tree(folder / f"{module}.py")
-        documented = {
-            node.name: _first_line(node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        }
-        found += [(name, documented[name]) for name in names if name in documented]
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names:
+                belongs = any(node.name.startswith(f"{name}_") for name in names)
+                if not belongs or _returns_process(node):
+                    found.append((node.name, _first_line(node)))
     return sorted(found)
 
 
@@ -82,6 +86,11 @@ def _read(path: Path) -> Study | None:
         headline=bool(constants.get("HEADLINE", False)),
         path=path,
     )
+
+
+def _returns_process(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    returns = getattr(node, "returns", None)
+    return returns is not None and "Process" in ast.unparse(returns)
 
 
 def _tree(path: Path) -> ast.Module:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Their lightness differs, so that they stay apart in greyscale; the line styles go with them.
-COLOURS = ("#1b3a5c", "#b3382c", "#2f8f83", "#d98a1f", "#7d4f8f", "#79b0dd")
+COLOURS = ("#1b3a5c", "#b3382c", "#2f8f83", "#d98a1f", "#7a3b78", "#93c4ea")
 LINES = ("-", "--", "-.", (0, (8, 1.5)), ":", (0, (3, 1, 1, 1, 1, 1)))
 _GREY = "#6f7276"
 
@@ -190,7 +190,8 @@ def blocking_curve(result: "xarray.Dataset", axes: "Axes | None" = None, **line:
     missing = {"blocking_error", "blocking_error_error"} - set(result)
     if missing:
         raise ValueError(
-            f"a blocking curve needs the variables blocking_error and blocking_error_error, got {', '.join(map(str, result))}: "
+            f"a blocking curve needs the variables blocking_error and blocking_error_error, "
+            f"got {', '.join(map(str, result))}: "
             "pass tw.stats.analyse(series).to_xarray()"
         )
     sizes, errors = result["block_size"], result["blocking_error"]

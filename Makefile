@@ -46,7 +46,7 @@ gpu-smoke: environment ## the core on an accelerator, where there is one
 	@$(RUN) .ci/gpu_smoke.py
 
 bench: environment ## benchmarks, side by side with peers
-	@for file in benchmarks/*.py; do $(RUN) "$$file" || exit 1; done
+	@for file in benchmarks/[!_]*.py; do [ ! -e "$$file" ] || $(RUN) "$$file" || exit 1; done
 
 clean: ## remove the environment and everything built
 	@rm -rf .venv build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,11 @@
 """The command: what it prints, how it fails, how fast it answers."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import thalweg as tw
@@ -107,6 +109,24 @@ def test_a_report_with_a_failing_study_leaves_with_status_one(call, tmp_path, mo
     assert status == 1
     assert "index.html" in out
     assert err == "thalweg: study toy did not finish: it fell over\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("thalweg.stats") is None, reason="stats comes next")
+def test_a_series_is_analysed_and_drawn(call, tmp_path):
+    np.savetxt(tmp_path / "energy.txt", np.random.default_rng(0).normal(3, 0.1, 4000))
+    status, out, err = call("stats", str(tmp_path / "energy.txt"), "--plot", str(tmp_path / "blocking.png"))
+    assert (status, err) == (0, "")
+    assert out.startswith("mean ")
+    assert "3.00" in out
+    assert (tmp_path / "blocking.png").stat().st_size > 5000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("thalweg.stats") is None, reason="stats comes next")
+def test_a_series_that_is_none_is_refused(call, tmp_path):
+    (tmp_path / "words.txt").write_text("no numbers here\n")
+    for arguments in ([str(tmp_path / "words.txt")], [str(tmp_path / "missing.csv")]):
+        status, out, err = call("stats", *arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
 
 
 def test_the_version(call):

@@ -85,8 +85,10 @@ def run(
         if not (name and equals):
             raise ValueError(f"--set wants name=value, got {item!r}")
         settings[name.replace("-", "_")] = value
-    folder = run_study(study, size, settings, out)
-    from thalweg.report import print_claims
+    from thalweg.report import print_claims, waiting
+
+    with waiting(f"running {study}"):
+        folder = run_study(study, size, settings, out)
 
     print_claims(folder)
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_HOME = {"make_report": "_make", "print_claims": "_terminal", "write_page": "_page"}
+_HOME = {"make_report": "_make", "print_claims": "_terminal", "waiting": "_terminal", "write_page": "_page"}
 __all__ = [*_HOME]
 
 

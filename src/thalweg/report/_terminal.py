@@ -1,10 +1,21 @@
-"""A study's claims as lines of text, for `thalweg run`."""
+"""A study at the terminal, for `thalweg run`: a sign of life while it runs, then its claims as lines of text."""
 
 import json
 import textwrap
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from thalweg.report._numbers import number
+
+
+def waiting(what: str) -> AbstractContextManager:
+    """A sign of life on stderr while something runs, where there is a terminal to show it on."""
+    from contextlib import nullcontext
+
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 def print_claims(folder: str | Path) -> None:

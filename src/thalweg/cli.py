@@ -187,6 +187,7 @@ def escape(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit status: 0, 1 (a failure) or 2 (bad input)."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # figures go into files, also where there is a screen
     debug = "--debug" in tokens or os.environ.get("THALWEG_DEBUG", "0") not in ("", "0")
     sys.exit(_status([token for token in tokens if token != "--debug"], debug))
 

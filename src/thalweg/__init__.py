@@ -13,9 +13,10 @@ _NAMES = {
     "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],
     "_response": ["Carried", "Response", "response"],
     "_results": ["Estimate", "Status"],
+    "_saving": ["load", "save"],
     "_sweep": ["sweep"],
 }
-_MODULES = ["noise", "processes", "stats", "systems"]
+_MODULES = ["noise", "plot", "processes", "stats", "studies", "systems"]
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_HOME, *_MODULES]

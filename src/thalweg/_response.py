@@ -293,7 +293,7 @@ def _pull(process, state, key, start, steps, source, read, every, c) -> Carried:
         return (cotangent, scale, total, total_scale), None
 
     zeros = jax.tree.map(jnp.zeros_like, begin[0])
-    cotangent = zeros if every else read_back(*end, c)
+    cotangent = zeros if every else read_back(end[0], end[1], c)
     carried = (*_rescale(cotangent, number(0)), jax.tree.map(jnp.zeros_like, part), number(0))
 
     def segment(carried, first, count, states):

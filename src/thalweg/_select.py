@@ -4,7 +4,7 @@
 is called once on a tree of position numbers, so that what it picks out can also be put back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -117,7 +117,7 @@ class _Numbered(np.ndarray):
         raise ValueError("a selector must pick leaves, entries or slices, and not compute with them")
 
 
-def _masked(mask: Any, numbered: list[np.ndarray], structure: Any, name: str) -> Any:
+def _masked(mask: Any, numbered: Sequence[np.ndarray], structure: Any, name: str) -> Any:
     masks = jax.tree.leaves(mask)
     if len(masks) != len(numbered) or any(
         np.asarray(m).dtype != bool or np.shape(m) != np.shape(n) for m, n in zip(masks, numbered, strict=False)

@@ -1,0 +1,247 @@
+"""The command `thalweg`. Nothing heavy is imported here: help and lists answer at once."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+import thalweg
+
+Size = Literal["quick", "full"]
+Debug = Annotated[bool, Parameter(name="--debug", negative="", help="Show the whole traceback of an error.")]
+
+_HELP = """Learners as stochastic update maps: perturb one thing, hold another still, see what is carried.
+
+Start with `thalweg report`: it runs every study and writes one page to read. An error is one sentence;
+THALWEG_DEBUG=1 in the environment shows its traceback.
+"""
+
+app = cyclopts.App(
+    name="thalweg",
+    help=_HELP,
+    version=thalweg.__version__,
+    help_format="markdown",
+    exit_on_error=False,
+    print_error=False,
+)
+flow = cyclopts.App(name="flow", help="Where does probability go?")
+app.command(flow)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List studies and systems, one line each."""
+    from thalweg.studies._discover import list_studies, list_systems
+    from thalweg.studies._study import ROOMS
+
+    studies, systems = list_studies(), list_systems()
+    width = max([len(name) for name, _ in systems] + [len(study.name) for study in studies] + [8])
+    for room, question in ROOMS.items():
+        of_room = [study for study in studies if study.room == room]
+        if of_room:
+            print(f"studies of {room}: {question}")
+            for study in of_room:
+                print(f"  {study.name:<{width}}  {study.title} ({study.seconds:g} s)")
+    if systems:
+        print("systems")
+        for name, title in systems:
+            print(f"  {name:<{width}}  {title}")
+    if not studies and not systems:
+        print("no studies and no systems yet")
+
+
+@app.command
+def run(
+    study: str,
+    /,
+    *,
+    size: Size = "quick",
+    set_: Annotated[Sequence[str], Parameter(name="--set", negative="", consume_multiple=True)] = (),
+    out: Path = Path("results"),
+) -> None:
+    """Run one study and write its claims, figures and data.
+
+    Parameters
+    ----------
+    study
+        Its name (see `thalweg list`), or the path of a study file of your own.
+    size
+        quick takes seconds; full takes as long as it needs.
+    set_
+        A setting of the study, as name=value; may be given several times.
+    out
+        The folder that gets the study's folder.
+    """
+    from thalweg.studies._run import run_study
+
+    settings = {}
+    for item in set_:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set wants name=value, got {item!r}")
+        settings[name.replace("-", "_")] = value
+    from thalweg.report import print_claims, waiting
+
+    with waiting(f"running {study}"):
+        folder = run_study(study, size, settings, out)
+
+    print_claims(folder)
+
+
+@app.command
+def report(*, size: Size = "quick", out: Path = Path("report")) -> int:
+    """Run every study and write one page to read: OUT/index.html.
+
+    Parameters
+    ----------
+    size
+        quick takes minutes; full takes as long as it needs.
+    out
+        The folder for the page and for each study's claims, figures and data.
+    """
+    from thalweg.report import make_report
+
+    page, failed = make_report(size, out)
+    print(f"the report is {page}")
+    for name, sentence in failed.items():
+        _complain(f"study {name} did not finish: {sentence}")
+    return 1 if failed else 0
+
+
+@app.command
+def show(file: Path, /) -> None:
+    """Say what a saved result is and how it was made.
+
+    Parameters
+    ----------
+    file
+        A netCDF file that thalweg saved.
+    """
+    from thalweg._saving import show as described
+
+    print(described(file))
+
+
+@app.command
+def stats(file: str, /, *, column: str | None = None, dataset: str | None = None, plot: Path | None = None) -> None:
+    """Mean, error bar, autocorrelation time and heavy tails of a series of your own.
+
+    Parameters
+    ----------
+    file
+        Numbers in a text, csv, npy, npz or HDF5 file: local energies, losses, samples. Several chains stand in rows.
+    column
+        Which column, by name or by number from 0, if the file has several.
+    dataset
+        Which array, if an npz or HDF5 file has several.
+    plot
+        Also draw the blocking curve into this PNG file.
+    """
+    from thalweg._files import read_series
+    from thalweg.stats import analyse
+
+    number = int(column) if column is not None and column.isdecimal() else column
+    result = analyse(read_series(file, number, dataset))
+    print(result.summary())
+    if plot is not None:
+        from thalweg.plot import blocking_curve, save_figure
+
+        print(f"the blocking curve is {save_figure(blocking_curve(result.to_xarray()), plot)}")
+
+
+@flow.command
+def escape(
+    system: str,
+    /,
+    *,
+    learning_rate: float | None = None,
+    start: float | None = None,
+    target: float | None = None,
+    steps: int = 100,
+) -> None:
+    """A learner's escape probability and first-passage time.
+
+    Parameters
+    ----------
+    system
+        A system by name (see `thalweg list`), or module:function of your own that returns a Process.
+    learning_rate
+        Handed to the system, if it takes one.
+    start
+        Where the learner starts; the system's own start if it has one.
+    target
+        Escaped means beyond this value; the system's own target if it has one.
+    steps
+        Within how many steps.
+    """
+    from thalweg.flow._command import escape_report
+
+    print(escape_report(system, learning_rate=learning_rate, start=start, target=target, steps=steps))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit status: 0, 1 (a failure) or 2 (bad input)."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # figures go into files, also where there is a screen
+    debug = "--debug" in tokens or os.environ.get("THALWEG_DEBUG", "0") not in ("", "0")
+    sys.exit(_status([token for token in tokens if token != "--debug"], debug))
+
+
+def _status(tokens: list[str], debug: bool) -> int:
+    """Run the command; every error is one sentence on stderr unless the traceback was asked for."""
+    try:
+        status = app(tokens, result_action="return_value")
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except cyclopts.CycloptsError as problem:
+        if debug:
+            raise
+        return _complain(_argument_sentence(problem, tokens), status=2)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", status=130)
+    except (ValueError, TypeError, OSError) as problem:
+        if debug:
+            raise
+        return _complain(str(problem) or type(problem).__name__, status=2)
+    except Exception as problem:
+        if debug:
+            raise
+        return _complain(f"{type(problem).__name__}: {problem} (--debug shows where)", status=1)
+
+
+def _complain(sentence: str, status: int = 0) -> int:
+    print(f"thalweg: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+def _argument_sentence(problem: Exception, tokens: Sequence[str]) -> str:
+    """What is wrong with the arguments, with the nearest name that exists."""
+    if isinstance(problem, cyclopts.UnknownCommandError):
+        place, known = _commands_at(tokens)
+        return f"there is no command {place!r}; {_nearest(place, known)}"
+    sentence = " ".join(str(problem).split())
+    return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}; see thalweg --help"
+
+
+def _commands_at(tokens: Sequence[str]) -> tuple[str, list[str]]:
+    """The first token that is no command, and the commands that could stand there."""
+    here: Any = app
+    for token in tokens:
+        known = [name for name in here if not name.startswith("-")]
+        if token not in known:
+            return token, known
+        here = here[token]
+    return tokens[-1], []
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"

@@ -1,0 +1,98 @@
+"""Runs the studies one after the other and writes the page, whatever becomes of a single study."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from thalweg.report._page import write_page
+from thalweg.studies._discover import list_studies
+from thalweg.studies._run import SIZES, describe, run_study, write_json
+from thalweg.studies._study import Study
+
+
+def make_report(
+    size: str = "quick", out: str | Path = "report", studies: Sequence[Study] | None = None
+) -> tuple[Path, dict[str, str]]:
+    """Run all studies (or the given ones) into the folder `out` and write `out`/index.html.
+
+    Progress is shown where there is a terminal to show it on. A study that fails is shown on the page with
+    its error and does not stop the rest; Ctrl-C skips what is left and still writes the page.
+
+    Returned: the page, and the studies that did not finish with a sentence each.
+    """
+    if size not in SIZES:
+        raise ValueError(f"size must be 'quick' or 'full', got {size!r}")
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, but {out} is a file")
+    studies = list_studies() if studies is None else list(studies)
+    out.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    with _Progress(studies) as progress:
+        for number, study in enumerate(studies):
+            progress.begin(study)
+            start = time.perf_counter()
+            try:
+                run_study(study, size, out=out)
+            except KeyboardInterrupt:
+                for left in studies[number:]:
+                    failed[left.name] = "interrupted by hand"
+                    _write_failure(left, size, 0.0, failed[left.name], out)
+                break
+            except Exception as problem:
+                if os.environ.get("THALWEG_DEBUG", "0") not in ("", "0"):
+                    raise
+                failed[study.name] = sentence(problem)
+                _write_failure(study, size, time.perf_counter() - start, failed[study.name], out)
+            progress.end(study)
+    return write_page(out, [study.name for study in studies], size), failed
+
+
+def sentence(problem: BaseException) -> str:
+    """An error as one line: its kind, unless it is a refusal in words of our own, and what it says."""
+    text = " ".join(str(problem).split()) or "no reason given"
+    text = text if len(text) <= 500 else f"{text[:497]}..."
+    return text if isinstance(problem, ValueError) else f"{type(problem).__name__}: {text}"
+
+
+def _write_failure(study: Study, size: str, took: float, error: str, out: Path) -> None:
+    folder = out / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "claims.json").unlink(missing_ok=True)  # of an earlier run: it would pass for this one's
+    write_json(folder / "study.json", describe(study, size, took) | {"error": error})
+
+
+class _Progress:
+    """A bar that advances by the seconds the studies state; silent where there is no terminal."""
+
+    def __init__(self, studies: Sequence[Study]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        self.total = sum(study.seconds for study in studies)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        self.task = self.bar.add_task("starting", total=self.total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def begin(self, study: Study) -> None:
+        self.bar.update(self.task, description=f"{study.room}: {study.name}")
+
+    def end(self, study: Study) -> None:
+        self.bar.advance(self.task, study.seconds)

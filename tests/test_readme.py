@@ -1,0 +1,39 @@
+"""What the README shows is run, as a reader would run it."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+
+from readme import README, commands, python_example
+from thalweg.cli import main
+
+needs_stats = pytest.mark.skipif(importlib.util.find_spec("thalweg.stats") is None, reason="stats comes next")
+
+
+@needs_stats
+def test_the_python_example_runs_in_under_ten_seconds(tmp_path):
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", python_example()], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert time.perf_counter() - start < 30  # three times what a machine with nothing else to do needs
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_commands_run(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(shlex.split(line)[1:])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_files_it_points_to_exist():
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (README.parent / target).is_file(), f"the README points to {target}, which does not exist"

@@ -131,9 +131,7 @@ def test_a_long_memory_is_found_through_block_means():
     assert rho == pytest.approx(np.exp(-1), abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("chains", "n", "lags"), [(1, 100, 99), (3, 1000, 40), (1, 100_000, 300), (300, 5000, 10)]
-)
+@pytest.mark.parametrize(("chains", "n", "lags"), [(1, 100, 99), (3, 1000, 40), (1, 100_000, 300), (300, 5000, 10)])
 def test_autocovariance_is_the_mean_of_lagged_products(chains, n, lags):
     d = np.random.default_rng(9).normal(size=(chains, n))
     found = autocovariance(d, lags)
@@ -157,9 +155,7 @@ def test_blocks_do_not_cross_chains():
     curve = tw.stats.blocking(x)
     assert curve.block_sizes.tolist() == [1, 2, 4, 8, 16, 32, 64, 100]
     assert curve.errors[-1] == pytest.approx(x.mean(axis=1).std(ddof=1) / np.sqrt(10), rel=1e-12)
-    assert curve.errors[1] == pytest.approx(
-        x.reshape(10, 50, 2).mean(axis=2).std(ddof=1) / np.sqrt(500), rel=1e-12
-    )
+    assert curve.errors[1] == pytest.approx(x.reshape(10, 50, 2).mean(axis=2).std(ddof=1) / np.sqrt(500), rel=1e-12)
 
 
 # Chains
@@ -237,9 +233,7 @@ def test_an_infinite_variance_is_flagged(name, n):
 @pytest.mark.parametrize("name", FINITE)
 def test_a_finite_variance_is_not_flagged(name, n):
     # Short series of broad laws are the hard case: 300 values of chi squared are called heavy in .16.
-    bound = (
-        0.2 if n == 300 and name not in ("Gaussian", "uniform", "Poisson", "coin", "autoregression") else 0.05
-    )
+    bound = 0.2 if n == 300 and name not in ("Gaussian", "uniform", "Poisson", "coin", "autoregression") else 0.05
     assert share_heavy(FINITE[name], n, 200) <= bound
 
 
@@ -260,9 +254,7 @@ def test_correlated_series_are_judged_by_their_independent_values():
     assert np.mean([t.heavy for t in repeated]) > 0.9
     alone = tw.stats.heavy_tails(inverse_distance(rng, 5000))
     assert repeated[0].exceedances == pytest.approx(alone.exceedances, rel=0.2)
-    filtered = [
-        tw.stats.heavy_tails(lfilter([1], [1, -0.9], rng.pareto(1.5, 20_000))).heavy for _ in range(50)
-    ]
+    filtered = [tw.stats.heavy_tails(lfilter([1], [1, -0.9], rng.pareto(1.5, 20_000))).heavy for _ in range(50)]
     assert np.mean(filtered) > 0.95
     short = tw.stats.heavy_tails(autoregression(rng, 0.9, 300))
     assert short.verdict == "undecided" and not short.heavy and short.shape.status == Status.TOO_SHORT
@@ -420,9 +412,7 @@ def test_bootstrap_gives_known_errors():
 
 def test_block_bootstrap_keeps_correlations():
     rng = np.random.default_rng(27)
-    errors = [
-        tw.stats.bootstrap(autoregression(rng, 0.9, 20_000), key=i, resamples=200).error for i in range(20)
-    ]
+    errors = [tw.stats.bootstrap(autoregression(rng, 0.9, 20_000), key=i, resamples=200).error for i in range(20)]
     assert np.mean(errors) == pytest.approx(np.sqrt(19 / 20_000), rel=0.1)
     naive = tw.stats.bootstrap(autoregression(rng, 0.9, 20_000), key=0, resamples=200, block_size=1)
     assert naive.error == pytest.approx(np.sqrt(1 / 20_000), rel=0.2)
@@ -443,11 +433,7 @@ def test_bootstrap_statuses():
     x = np.random.default_rng(29).normal(size=100)
     assert tw.stats.bootstrap(np.ones(20), key=0).status == Status.CONSTANT
     broken = tw.stats.bootstrap(x, lambda v: v.mean() if v.max() == x.max() else math.nan, key=0)
-    assert (
-        broken.status == Status.UNDEFINED
-        and "of 1000 resamples" in broken.message
-        and np.isfinite(broken.error)
-    )
+    assert broken.status == Status.UNDEFINED and "of 1000 resamples" in broken.message and np.isfinite(broken.error)
     assert tw.stats.bootstrap(np.cumsum(x), key=0).status == Status.TOO_SHORT
 
 
@@ -530,7 +516,14 @@ def test_a_bad_series_is_refused_in_one_sentence(name):
         assert str(caught.value).startswith("series must") and "\n" not in str(caught.value)
 
 
+def traced():
+    import jax
+
+    jax.jit(lambda series: tw.stats.mean(series).value)(np.ones(10))
+
+
 BAD_CALLS = {
+    "a traced series": (traced, "series must be plain numbers, got an array that JAX is tracing"),
     "weights of another shape": (
         lambda: tw.stats.analyse(x, x[:5] ** 2),
         r"weights must have the shape .*\(20,\), got \(5,\)",

@@ -40,9 +40,7 @@ _MAGIC = {
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_series(
-    path: str | os.PathLike, column: str | int | None = None, dataset: str | None = None
-) -> np.ndarray:
+def read_series(path: str | os.PathLike, column: str | int | None = None, dataset: str | None = None) -> np.ndarray:
     """One series of numbers from a user's file, as float64.
 
     **Arguments**
@@ -82,8 +80,7 @@ def read_series(
     array = np.squeeze(array)
     if array.ndim not in (1, 2):
         raise ValueError(
-            f"{path} holds an array of shape {array.shape}, wanted (n,) or (chains, n): "
-            f"save one quantity by itself"
+            f"{path} holds an array of shape {array.shape}, wanted (n,) or (chains, n): save one quantity by itself"
         )
     return _as_float(path, array)
 
@@ -170,14 +167,11 @@ def _idx(path: Path, file: Any, room: int, exact: bool) -> np.ndarray:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0":
         raise ValueError(
-            f"{path} is not an IDX file: it must begin with the bytes 0, 0, type, "
-            f"dimensions, got {list(head)}"
+            f"{path} is not an IDX file: it must begin with the bytes 0, 0, type, dimensions, got {list(head)}"
         )
     code, dimensions = head[2], head[3]
     if code not in _IDX_TYPES:
-        raise ValueError(
-            f"{path} has the unknown IDX type {code}, wanted 8, 9, 11, 12, 13 or 14: is it an IDX file?"
-        )
+        raise ValueError(f"{path} has the unknown IDX type {code}, wanted 8, 9, 11, 12, 13 or 14: is it an IDX file?")
     if dimensions == 0:
         raise ValueError(f"{path} is an IDX file of 0 dimensions, wanted 1 or more: is it damaged?")
     sizes = file.read(4 * dimensions)
@@ -187,15 +181,12 @@ def _idx(path: Path, file: Any, room: int, exact: bool) -> np.ndarray:
     dtype = np.dtype(_IDX_TYPES[code])
     claimed = math.prod(shape) * dtype.itemsize
     if claimed == 0:
-        raise ValueError(
-            f"{path} is an IDX file of shape {shape}, which holds no values: is it the right file?"
-        )
+        raise ValueError(f"{path} is an IDX file of shape {shape}, which holds no values: is it the right file?")
     room -= 4 + len(sizes)
     if claimed > room:
         there = f"holds {room}" if exact else f"can hold at most {room}"
         raise ValueError(
-            f"{path} is truncated: its header claims {claimed} bytes of data, the file "
-            f"{there}: fetch it again"
+            f"{path} is truncated: its header claims {claimed} bytes of data, the file {there}: fetch it again"
         )
     data = file.read(claimed)
     if len(data) < claimed:
@@ -226,9 +217,7 @@ def _existing(path: str | os.PathLike) -> Path:
     if not isinstance(path, str | os.PathLike) or isinstance(path, bytes):
         raise TypeError(f"path must be a file name, got {type(path).__name__}: pass 'series.csv'")
     if "\0" in os.fspath(path):
-        raise ValueError(
-            f"path must be a file name, got {os.fspath(path)!r} with a zero byte in it: check the name"
-        )
+        raise ValueError(f"path must be a file name, got {os.fspath(path)!r} with a zero byte in it: check the name")
     path = Path(path)
     try:
         if path.is_dir():
@@ -264,9 +253,7 @@ def _kind(path: Path) -> str:
 
 def _read(path: Path, kind: str, dataset: str | None) -> np.ndarray:
     if dataset is not None and kind not in ("npz", "hdf5"):
-        raise ValueError(
-            f"dataset must be left out for {path}, which holds one array, got {dataset!r}: drop it"
-        )
+        raise ValueError(f"dataset must be left out for {path}, which holds one array, got {dataset!r}: drop it")
     if kind == "npz":
         return _read_npz(path, dataset)
     if kind == "hdf5":
@@ -284,30 +271,21 @@ def _npy(name: str, file: BinaryIO, size: int) -> np.ndarray:
     """An .npy stream of known size: the header is read alone, and nothing is allocated that is not there."""
     try:
         version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
     except Exception as error:  # the header is a Python literal: a hostile one can fail in many ways
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{name} is not a readable .npy file ({reason}): save it again with numpy.save"
-        ) from None
+        raise ValueError(f"{name} is not a readable .npy file ({reason}): save it again with numpy.save") from None
     if dtype.hasobject:
-        raise ValueError(
-            f"{name} holds Python objects (pickle), which are never read: save numbers with numpy.save"
-        )
+        raise ValueError(f"{name} holds Python objects (pickle), which are never read: save numbers with numpy.save")
     _numbers(name, dtype)
     claimed, held = math.prod(shape) * dtype.itemsize, size - file.tell()
     if any(n < 0 for n in shape) or claimed != held:
         raise ValueError(
-            f"{name} claims shape {shape} of {dtype}, {claimed} bytes, but holds {held}: it "
-            f"is truncated or damaged"
+            f"{name} claims shape {shape} of {dtype}, {claimed} bytes, but holds {held}: it is truncated or damaged"
         )
     if claimed == 0:
-        raise ValueError(
-            f"{name} has shape {shape}, which holds no values: was the run that wrote it stopped early?"
-        )
+        raise ValueError(f"{name} has shape {shape}, which holds no values: was the run that wrote it stopped early?")
     array = np.frombuffer(file.read(claimed), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
@@ -327,9 +305,7 @@ def _read_npz(path: Path, dataset: str | None) -> np.ndarray:
             with archive.open(info) as member:
                 data = member.read(info.file_size + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a readable .npz file ({error}): save it again with numpy.savez"
-        ) from None
+        raise ValueError(f"{path} is not a readable .npz file ({error}): save it again with numpy.savez") from None
     return _npy(f"{path}:{name}", io.BytesIO(data), len(data))
 
 
@@ -368,30 +344,23 @@ def _dataset(path: Path, file: Any, dataset: str | None) -> Any:
             raise ValueError(f"{path}:{dataset} is a link into another file: open that file")
         found = file[dataset]
     except KeyError:
-        raise ValueError(
-            f"{path} has no dataset {dataset!r}, it has {_listed(list(file))}: name one of them"
-        ) from None
+        raise ValueError(f"{path} has no dataset {dataset!r}, it has {_listed(list(file))}: name one of them") from None
     if not isinstance(found, h5py.Dataset):
-        raise ValueError(
-            f"{path}:{dataset} is a group that holds {_listed(list(found))}: name a dataset in it"
-        )
+        raise ValueError(f"{path}:{dataset} is a group that holds {_listed(list(found))}: name a dataset in it")
     return found
 
 
 def _bear_out(path: Path, file: Any, found: Any) -> None:
     name = f"{path}:{found.name}"
     if found.file.filename != file.filename or found.is_virtual or found.external:
-        raise ValueError(
-            f"{name} keeps its data in other files, which are not opened: copy them into one file"
-        )
+        raise ValueError(f"{name} keeps its data in other files, which are not opened: copy them into one file")
     if found.shape is None or found.size == 0:
         raise ValueError(f"{name} holds no values: was the run that wrote it stopped early?")
     claimed, stored = found.size * found.dtype.itemsize, found.id.get_storage_size()
     # Filters other than deflate can do better on constant data, hence the generous factor.
     if claimed > MOST_BYTES + stored or claimed > 8 * DEFLATE * stored:
         raise ValueError(
-            f"{name} claims shape {found.shape}, {claimed} bytes, but {stored} are stored: "
-            f"it is truncated or damaged"
+            f"{name} claims shape {found.shape}, {claimed} bytes, but {stored} are stored: it is truncated or damaged"
         )
 
 
@@ -423,13 +392,9 @@ def _index(path: Path, column: str | int, names: list[str], width: int) -> int:
         raise TypeError(f"column must be a name or a number from 0, got {column!r}: pass column=0")
     if isinstance(column, str):
         shown = _listed(names) if names else f"no header, {width} columns"
-        raise ValueError(
-            f"column must be one of {path}, which has {shown}, got {column!r}: pass its name or number"
-        )
+        raise ValueError(f"column must be one of {path}, which has {shown}, got {column!r}: pass its name or number")
     if not 0 <= column < width:
-        raise ValueError(
-            f"column must be from 0 to {width - 1} in {path}, got {column}: columns count from 0"
-        )
+        raise ValueError(f"column must be from 0 to {width - 1} in {path}, got {column}: columns count from 0")
     return int(column)
 
 
@@ -444,9 +409,7 @@ def _layout(path: Path) -> tuple[list[str], int, str | None, int]:
                 comment = line.strip().lstrip("#").replace(",", " ").split()
             continue
         separator = ";" if ";" in text else "," if "," in text else None
-        fields = [
-            f.strip() for f in (next(csv.reader([text], delimiter=separator)) if separator else text.split())
-        ]
+        fields = [f.strip() for f in (next(csv.reader([text], delimiter=separator)) if separator else text.split())]
         numeric = [_is_number(field) for field in fields]
         if not any(numeric):
             if header is not None:
@@ -458,14 +421,11 @@ def _layout(path: Path) -> tuple[list[str], int, str | None, int]:
                 f"{path} has {len(header)} names in its header but {len(fields)} columns in "
                 f"line {number + 1}: make them agree"
             )
-        names = header or (
-            comment if len(comment) == len(fields) and not any(map(_is_number, comment)) else []
-        )
+        names = header or (comment if len(comment) == len(fields) and not any(map(_is_number, comment)) else [])
         return names, len(fields), separator, number
     if header is not None:
         raise ValueError(
-            f"{path} holds no numbers, its first line reads {_short(' '.join(header))!r}: "
-            f"is it the right file?"
+            f"{path} holds no numbers, its first line reads {_short(' '.join(header))!r}: is it the right file?"
         )
     raise ValueError(f"{path} holds no numbers: is it the right file?")
 
@@ -495,14 +455,12 @@ def _first_fault(path: Path, width: int, separator: str | None, skip: int, colum
         fields = next(csv.reader([text], delimiter=separator)) if separator else text.split()
         if len(fields) != width and (column is None or len(fields) <= column):
             return (
-                f"{path} has {len(fields)} columns in line {number + 1}, wanted {width}: "
-                f"complete or remove that line"
+                f"{path} has {len(fields)} columns in line {number + 1}, wanted {width}: complete or remove that line"
             )
         for field in fields if column is None else [fields[column]]:
             if not _is_number(field.strip()):
                 return (
-                    f"{path} has {_short(field)!r} in line {number + 1}, wanted a number: "
-                    f"correct or remove that line"
+                    f"{path} has {_short(field)!r} in line {number + 1}, wanted a number: correct or remove that line"
                 )
     return f"{path} cannot be read as columns of numbers: write it as plain text, one row a line"
 
@@ -539,9 +497,7 @@ def _choose(path: Path, names: list[str], dataset: str | None) -> str:
             return names[0]
         if not names:
             raise ValueError(f"{path} holds no array of numbers: is it the right file?")
-        raise ValueError(
-            f"{path} holds several arrays, {_listed(names)}: say which, as in dataset={names[0]!r}"
-        )
+        raise ValueError(f"{path} holds several arrays, {_listed(names)}: say which, as in dataset={names[0]!r}")
     if dataset.strip("/") not in names:
         raise ValueError(f"{path} has no array {dataset!r}, it has {_listed(names)}: name one of them")
     return dataset.strip("/")
@@ -571,9 +527,7 @@ def _field(path: Path, array: np.ndarray, column: str | int | None) -> np.ndarra
 
 def _array_column(path: Path, array: np.ndarray, column: str | int) -> np.ndarray:
     if array.ndim != 2:
-        raise ValueError(
-            f"column must be left out for {path}, which has shape {array.shape}, got {column!r}: drop it"
-        )
+        raise ValueError(f"column must be left out for {path}, which has shape {array.shape}, got {column!r}: drop it")
     return array[:, _index(path, column, [], array.shape[1])]
 
 

@@ -131,7 +131,7 @@ class Estimate(eqx.Module):
             text = f"{value} ± {error}"
         elif error > 0 and np.isfinite(error):
             digits = max(0, 1 - math.floor(math.log10(error)))
-            plain = 1e-4 <= abs(value) < 1e6 or digits < 12
+            plain = (1e-4 <= abs(value) < 1e6 or digits < 12) and max(abs(value), error) < 1e12
             text = f"{value:.{digits}f} ± {error:.{digits}f}" if plain else f"{value:.6g} ± {error:.2g}"
         else:
             text = f"{value:.6g} ± {error:.2g}"

@@ -62,15 +62,11 @@ def bootstrap(
     chains = as_chains(series)
     resamples = as_count(resamples, "resamples", 2)
     if not callable(statistic):
-        raise TypeError(
-            f"statistic must be a function of a 1-D array, got {type(statistic).__name__}: pass np.median"
-        )
+        raise TypeError(f"statistic must be a function of a 1-D array, got {type(statistic).__name__}: pass np.median")
     if not isinstance(level, int | float) or not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level!r}: pass 0.6827 or 0.95")
     if block_size is not None and as_count(block_size, "block_size", 1) > chains.shape[1]:
-        raise ValueError(
-            f"block_size must be <= the length of a chain, {chains.shape[1]}, got {block_size}: lower it"
-        )
+        raise ValueError(f"block_size must be <= the length of a chain, {chains.shape[1]}, got {block_size}: lower it")
     rng = generator(key)
     _, scale, deviations = centred(chains)
     tau = integrate(deviations).tau if scale else 1.0

@@ -64,20 +64,14 @@ def permutation_test(
     x = as_chains(x, "x", shortest=2)
     y = as_chains(y, "y", shortest=2)
     if x.shape[0] != 1 or y.shape[0] != 1:
-        raise ValueError(
-            f"x and y must have shape (n,), got {x.shape} and {y.shape}: pass x.ravel(), y.ravel()"
-        )
+        raise ValueError(f"x and y must have shape (n,), got {x.shape} and {y.shape}: pass x.ravel(), y.ravel()")
     x, y = x[0], y[0]
     permutations = as_count(permutations, "permutations", 1)
     if alternative not in ("two-sided", "greater", "less"):
-        raise ValueError(
-            f"alternative must be 'two-sided', 'greater' or 'less', got {alternative!r}: pass 'two-sided'"
-        )
+        raise ValueError(f"alternative must be 'two-sided', 'greater' or 'less', got {alternative!r}: pass 'two-sided'")
     paired = _is_paired(statistic, paired)
     if paired and len(x) != len(y):
-        raise ValueError(
-            f"y must be as long as x where they are paired, {len(x)}, got {len(y)}: pass one y for each x"
-        )
+        raise ValueError(f"y must be as long as x where they are paired, {len(x)}, got {len(y)}: pass one y for each x")
     rng = generator(key)
 
     if callable(statistic):
@@ -93,7 +87,7 @@ def permutation_test(
         "permutations": permutations,
     }
     if spread <= 1e-12 * scale or scale == 0:
-        details |= {"z": 0.0, "why": "the statistic is the same for every shuffle"}
+        details.update(z=0.0, why="the statistic is the same for every shuffle")
         return Estimate(1.0, 0.0, Status.UNDEFINED, details)
     details["z"] = (seen - details["null_mean"]) / spread
     # Equal sums added up in another order differ by rounding; they count as equal.
@@ -113,13 +107,11 @@ def _is_paired(statistic: Any, paired: bool | None) -> bool:
         return bool(paired)
     if not isinstance(statistic, str) or statistic not in fixed:
         raise ValueError(
-            f"statistic must be 'difference', 'correlation' or a function, got "
-            f"{statistic!r}: pass 'difference'"
+            f"statistic must be 'difference', 'correlation' or a function, got {statistic!r}: pass 'difference'"
         )
     if paired is not None and bool(paired) != fixed[statistic]:
         raise ValueError(
-            f"paired must be {fixed[statistic]} for {statistic!r}, got {paired}: leave it "
-            f"out, or pass a function"
+            f"paired must be {fixed[statistic]} for {statistic!r}, got {paired}: leave it out, or pass a function"
         )
     return fixed[statistic]
 
@@ -174,7 +166,5 @@ def _by_function(
     except (TypeError, ValueError):
         raise TypeError("statistic must give one number, got something else: return a float") from None
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise ValueError(
-            "statistic must give one finite number for every shuffle: guard empty or constant groups"
-        )
+        raise ValueError("statistic must give one finite number for every shuffle: guard empty or constant groups")
     return float(numbers[0]), numbers[1:]

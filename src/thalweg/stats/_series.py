@@ -20,7 +20,7 @@ def as_chains(series: Any, name: str = "series", shortest: int = SHORTEST) -> Fl
         )
     chains = np.atleast_2d(array)
     if chains.shape[0] == 0 or chains.shape[1] < shortest:
-        hint = " (it is read as (chains, n): transpose it?)" if chains.shape[0] > chains.shape[1] else ""
+        hint = " (it is read as (chains, n): transpose it?)" if chains.shape[0] > chains.shape[1] > 0 else ""
         raise ValueError(
             f"{name} must have at least {shortest} values in each chain, got shape {array.shape}{hint}: "
             "pass a longer series"
@@ -36,7 +36,11 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except Exception as error:
-        raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from None
+        if "Tracer" in type(values).__name__:
+            raise TypeError(
+                f"{name} must be plain numbers, got an array that JAX is tracing: call this outside jax.jit and jax.vmap"
+            ) from None
+        raise TypeError(f"{name} must be an array of numbers, got {_what(values, error)}: pass plain numbers") from None
     if array.dtype.kind == "c":
         raise TypeError(f"{name} must be real, got dtype {array.dtype}: pass {name}.real")
     if array.dtype.kind not in "biuf":
@@ -47,10 +51,13 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
             return array.astype(np.float64)
         except (TypeError, ValueError):
             kind = f"{type(values).__name__} of dtype {array.dtype}"
-            raise TypeError(
-                f"{name} must be an array of numbers, got {kind}: pass a list or array of floats"
-            ) from None
+            raise TypeError(f"{name} must be an array of numbers, got {kind}: pass a list or array of floats") from None
     return array.astype(np.float64, copy=False)
+
+
+def _what(values: Any, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    return f"{type(values).__name__} ({reason[0][:100] if reason else type(error).__name__})"
 
 
 def as_weights(weights: Any, shape: tuple[int, int]) -> Float[np.ndarray, "chains n"]:
@@ -63,9 +70,7 @@ def as_weights(weights: Any, shape: tuple[int, int]) -> Float[np.ndarray, "chain
         )
     _refuse_non_finite(array, "weights", 1 if shape[0] == 1 else 2)
     if array.min() < 0:
-        raise ValueError(
-            f"weights must be >= 0, got {array.min():g}: pass exp(log weight), not the log weight"
-        )
+        raise ValueError(f"weights must be >= 0, got {array.min():g}: pass exp(log weight), not the log weight")
     if array.max() == 0:
         raise ValueError("weights must not sum to 0, got all weights 0: pass at least one positive weight")
     return array / array.max()
@@ -76,9 +81,7 @@ def generator(key: Any) -> np.random.Generator:
     if isinstance(key, np.random.Generator):
         return key
     if isinstance(key, bool) or key is None:
-        raise TypeError(
-            f"key must be an integer >= 0, a JAX key or a NumPy Generator, got {key!r}: pass key=0"
-        )
+        raise TypeError(f"key must be an integer >= 0, a JAX key or a NumPy Generator, got {key!r}: pass key=0")
     if isinstance(key, int | np.integer):
         if key < 0:
             raise ValueError(f"key must be an integer >= 0, got {key}: pass key=0")
@@ -90,17 +93,14 @@ def generator(key: Any) -> np.random.Generator:
         return np.random.default_rng([int(word) for word in words])
     except (TypeError, ValueError, AttributeError):
         raise TypeError(
-            f"key must be an integer >= 0, a JAX key or a NumPy Generator, got "
-            f"{type(key).__name__}: pass key=0"
+            f"key must be an integer >= 0, a JAX key or a NumPy Generator, got {type(key).__name__}: pass key=0"
         ) from None
 
 
 def as_count(value: Any, name: str, least: int) -> int:
     """An integer that is large enough."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(
-            f"{name} must be an integer >= {least}, got {value!r}: pass {name}={max(least, 1000)}"
-        )
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}: pass {name}={max(least, 1000)}")
     return int(value)
 
 

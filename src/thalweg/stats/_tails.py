@@ -44,6 +44,8 @@ class Tails:
         return 1 / k if k > 0 else math.inf
 
     def __str__(self) -> str:
+        if self.shape.status == Status.CONSTANT:
+            return "none: the series is constant"
         if self.shape.status == Status.TOO_SHORT:
             return "undecided: too few independent values"
         fit = f"shape {self.shape} of the {self.side} tail; the variance is infinite from 0.5"

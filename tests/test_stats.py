@@ -270,6 +270,17 @@ def test_the_tail_index_is_right_within_its_error():
     assert tw.stats.heavy_tails(rng.random(1000)).tail_index == math.inf
 
 
+def test_absurdly_heavy_tails_are_heavy_and_finite():
+    rng = np.random.default_rng(33)
+    with np.errstate(over="ignore"):
+        for spread in (20, 100, 200):
+            tails = tw.stats.heavy_tails(np.exp(np.clip(spread * rng.normal(size=2000), -700, 700)))
+            assert tails.heavy and np.isfinite([tails.shape.value, tails.shape.error]).all()
+    lonely = np.zeros(2000)
+    lonely[::100] = np.exp(np.arange(0.0, 700.0, 35.0))
+    assert tw.stats.heavy_tails(lonely).heavy
+
+
 # Statuses
 
 

@@ -80,7 +80,7 @@ def permutation_test(
         seen, null = _by_product(*(_pairs(x, y) if paired else _groups(x, y)), permutations, rng)
     spread = float(null.std())
     scale = max(abs(seen), float(np.abs(null).max()))
-    details = {
+    details: dict[str, Any] = {
         "statistic": seen,
         "null_mean": float(null.mean()),
         "null_sd": spread,

@@ -38,7 +38,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     except Exception as error:
         if "Tracer" in type(values).__name__:
             raise TypeError(
-                f"{name} must be plain numbers, got an array that JAX is tracing: call this outside jax.jit and jax.vmap"
+                f"{name} must be plain numbers, got an array that JAX is tracing: call this outside jax.jit"
             ) from None
         raise TypeError(f"{name} must be an array of numbers, got {_what(values, error)}: pass plain numbers") from None
     if array.dtype.kind == "c":

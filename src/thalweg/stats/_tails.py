@@ -171,8 +171,9 @@ def _shape(excess: Float[np.ndarray, " m"]) -> float:
     if len(np.unique(excess)) < 5:
         return -1.0  # a few distinct values: a tail that ends
     points = 30 + int(math.sqrt(m))
-    quartile = excess[int(m / 4 + 0.5) - 1]
-    theta = 1 / excess[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (3 * quartile)
+    excess = excess / excess[-1]
+    quartile = max(excess[int(m / 4 + 0.5) - 1], 1e-290)  # so that 1/quartile stays finite
+    theta = 1 + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (3 * quartile)
     k = np.array([np.log1p(-t * excess).mean() for t in theta])
     with np.errstate(invalid="ignore"):
         rate = np.where(k == 0, 1 / excess.mean(), -theta / k)  # theta = 0 is the exponential law

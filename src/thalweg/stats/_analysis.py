@@ -198,7 +198,7 @@ def analyse(series: Any, weights: Any = None) -> Analysis:
 
     memory = integrate(deviations)
     blocks = curve(deviations, scale)
-    tails = verdict(deviations, memory.tau)
+    tails = verdict(chains if weights is None else deviations, memory.tau)
     largest_r_hat, disagree = agreement(deviations)
     total = deviations.size
     # The mean comes from the same data and takes tau/n of the variance with it.

@@ -106,25 +106,25 @@ def heavy_tails(series: Any) -> Tails:
     _, scale, deviations = centred(chains)
     if scale == 0:
         return _BOUNDED
-    return verdict(deviations, integrate(deviations).tau)
+    return verdict(chains, integrate(deviations).tau)
 
 
 _BOUNDED = Tails(False, Estimate(-1.0, 0.0, Status.CONSTANT), "upper", INFINITE_VARIANCE, 0, "light")
 
 
-def verdict(deviations: Float[np.ndarray, "chains n"], tau: float) -> Tails:
-    """The heavier of the two tails, given the autocorrelation time of the series."""
-    both = _tail(deviations, tau, "upper"), _tail(-deviations, tau, "lower")
+def verdict(values: Float[np.ndarray, "chains n"], tau: float) -> Tails:
+    """The heavier of the two tails, given the autocorrelation time of the series; no need to centre it."""
+    both = _tail(values, tau, "upper"), _tail(-values, tau, "lower")
     return max(both, key=lambda tail: (tail.heavy, float(tail.shape.value)))
 
 
-def _tail(deviations: np.ndarray, tau: float, side: str) -> Tails:
-    flat = deviations.ravel()
+def _tail(values: np.ndarray, tau: float, side: str) -> Tails:
+    flat = values.ravel()
     if _exceedances(flat.size / max(tau, 1.0)) < FEWEST:
         return _unknown(side, flat.size / max(tau, 1.0))
     level = _level(flat, tau)
     # Extremes may come in longer clusters than the bulk, e.g. where a sampler is stuck next to a singularity.
-    above = (deviations > level).astype(float)
+    above = (values > level).astype(float)
     share = above.mean()
     if 0 < share < 1:
         clustered = integrate(above - share).tau
@@ -137,8 +137,8 @@ def _tail(deviations: np.ndarray, tau: float, side: str) -> Tails:
         return _unknown(side, independent)
     # Thinning in time costs nothing while the step stays below the autocorrelation time.
     stride = max(1, min(int(tau), int(m * max(tau, 1.0) / MOST)))
-    thinned = deviations[:, ::stride]
-    excess = np.sort(thinned[thinned > level] - level)
+    thinned = values[:, ::stride]
+    excess = np.sort(0.5 * thinned[thinned > level] - 0.5 * level)  # halves cannot overflow, and units do not matter
     k = _shape(excess)
     threshold = max(INFINITE_VARIANCE - 3 / math.sqrt(m), 1.6 / math.sqrt(m))
     heavy = k > threshold

@@ -1,13 +1,11 @@
 """Every law on every process."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from processes_table import table
 
 import thalweg as tw
 from thalweg import testing

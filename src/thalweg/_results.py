@@ -39,6 +39,8 @@ class Status(enum.IntEnum):
     ERRORS_DISAGREE = 12
     CONSTANT = 13
     ILL_CONDITIONED = 14
+    DRIFTS = 15
+    FEW_WEIGHTS = 16
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -68,6 +70,8 @@ _SENTENCES = {
     Status.ERRORS_DISAGREE: "blocking and autocorrelation time disagree on the error ({why}): the larger is given",
     Status.CONSTANT: "the series is constant: its error is zero only if that is what was meant",
     Status.ILL_CONDITIONED: "the answer is lost to rounding (condition {condition}): {why}",
+    Status.DRIFTS: "the two halves of the series disagree (R-hat {r_hat}): drop the start, or run longer",
+    Status.FEW_WEIGHTS: "few values carry the weight ({effective} of {n}): bring the samples nearer to the target",
 }
 
 
@@ -127,7 +131,7 @@ class Estimate(eqx.Module):
             text = f"{value} ± {error}"
         elif error > 0 and np.isfinite(error):
             digits = max(0, 1 - math.floor(math.log10(error)))
-            plain = 1e-4 <= abs(value) < 1e6 or digits < 12
+            plain = (1e-4 <= abs(value) < 1e6 or digits < 12) and max(abs(value), error) < 1e12
             text = f"{value:.{digits}f} ± {error:.{digits}f}" if plain else f"{value:.6g} ± {error:.2g}"
         else:
             text = f"{value:.6g} ± {error:.2g}"

@@ -5,18 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from processes_table import table
 
 import thalweg as tw
+from processes_table import table
 from thalweg import testing
 from thalweg._noise import as_law
 
-_spec = importlib.util.spec_from_file_location(
-    "processes_table", pathlib.Path(__file__).with_name("processes_table.py")
-)
-processes_table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes_table)
-TABLE = processes_table.table()
+TABLE = table()
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -14,7 +14,7 @@ LONG = 16_383  # lags from which a memory is looked at through block means
 COARSE = 64
 
 
-def autocorrelation(series: Any, lags: int = 1000) -> Float[np.ndarray, " lags+1"]:
+def autocorrelation(series: Any, lags: int = 1000) -> Float[np.ndarray, " {lags}+1"]:
     """How alike a series is to itself some steps later.
 
     ```
@@ -174,7 +174,7 @@ def _coarse(deviations: Float[np.ndarray, "chains n"], variance: float, centred_
     return Memory(tau, error, COARSE * memory.window, ratio * memory.rho, COARSE * memory.step)
 
 
-def autocovariance(deviations: Float[np.ndarray, "chains n"], lags: int) -> Float[np.ndarray, " lags+1"]:
+def autocovariance(deviations: Float[np.ndarray, "chains n"], lags: int) -> Float[np.ndarray, " {lags}+1"]:
     """Mean lagged products by Fourier transforms of overlapping pieces: exact, with memory for a few pieces only."""
     chains, n = deviations.shape
     size = 1 << int(np.ceil(np.log2(min(n, max(4 * lags, 1 << 15)) + lags)))

@@ -7,10 +7,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg._edge import is_whole
 from thalweg._noise import as_key
+
+Images = Array | np.ndarray
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softplus": jax.nn.softplus,
@@ -51,19 +54,19 @@ class Perceptron(eqx.Module):
             return 0.5 * jnp.sum((output - target) ** 2)
         return -jnp.sum(target * jax.nn.log_softmax(output))
 
-    def predict(self, params: dict[str, Array], x: Float[Array, "*n inputs"]) -> Float[Array, "*n outputs"]:
+    def predict(self, params: dict[str, Array], x: Float[Images, "*n inputs"]) -> Float[Array, "*n outputs"]:
         """The outputs: activated for the squared loss, logits for the cross-entropy."""
         last = len(self.sizes) - 1
         z = self.hidden(params, x) @ params[f"W{last}"] + params[f"b{last}"]
         return ACTIVATIONS[self.activation](z) if self.kind == "mse" else z
 
-    def hidden(self, params: dict[str, Array], x: Float[Array, "*n inputs"]) -> Float[Array, "*n units"]:
+    def hidden(self, params: dict[str, Array], x: Float[Images, "*n inputs"]) -> Float[Array, "*n units"]:
         """The activations of the last hidden layer (the input itself where there is none)."""
         for layer in range(1, len(self.sizes) - 1):
             x = ACTIVATIONS[self.activation](x @ params[f"W{layer}"] + params[f"b{layer}"])
         return x
 
-    def accuracy(self, params: dict[str, Array], x: Float[Array, "n inputs"], target: Any) -> Float[Array, ""]:
+    def accuracy(self, params: dict[str, Array], x: Float[Images, "n inputs"], target: Any) -> Float[Array, ""]:
         """The share of the data whose largest output is the target's."""
         target = jnp.asarray(target)
         wanted = jnp.argmax(target, axis=-1) if target.ndim == 2 else target

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from thalweg._edge import is_whole
 from thalweg._noise import as_key
 
-Images = Array | np.ndarray
+Images: TypeAlias = Array | np.ndarray
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softplus": jax.nn.softplus,

@@ -7,11 +7,12 @@ import pytest
 import thalweg as tw
 
 POINTS = tw.systems.pit_points()
+LIP = POINTS.lip_of_l1
 PIT_GRID = tw.flow.Grid(0.0, 2.5, 8192)
 
 
 def escaped(W):
-    return W >= POINTS.lip_of_l1
+    return W >= LIP
 
 
 # science: transfer operators with a point start enumerated, converged to the digits given

@@ -89,7 +89,7 @@ class Grid:
         """The centers of all cells, in the order of a flattened density."""
         return np.stack(np.meshgrid(*self.centers, indexing="ij"), axis=-1).reshape(-1, self.dimension)
 
-    def holds(self, points: Float[np.ndarray, "n axes"]) -> np.ndarray:
+    def holds(self, points: Float[np.ndarray, "... axes"]) -> np.ndarray:
         """Whether each point lies on the grid."""
         return np.all((points >= np.asarray(self.lower)) & (points <= np.asarray(self.upper)), axis=-1)
 

@@ -1,0 +1,99 @@
+"""When a chain first meets a target: probabilities and mean times, without a subtraction.
+
+`f_n`, the probability to arrive at step n exactly, and `s_n`, that of not having arrived, obey
+`f_{n+1} = A f_n` and `s_{n+1} = A s_n` with `A` the chain killed on the target, `f_1` its chance to be
+killed and `s_0 = 1`. Every number is a sum of products of positive numbers, so that an escape of
+probability 1e-21 has as many right digits as one of 0.5; neither `1 - survival` nor `I - A` is formed.
+
+Where `r_n = f_{n+1} / s_n` is the same everywhere, it stays so: `A` takes means, so that the extremes of
+`r_n` over the states enclose all later ones (Collatz and Wielandt). From there the arrival is geometric,
+and any number of further steps costs nothing.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SAME = 1e-11  # relative spread of the rate at which the arrival counts as geometric
+MOST_WORK = 3e10  # multiplications spent before a slow chain is given up
+TINY = 1e-280
+
+
+class Killed(NamedTuple):
+    """A chain that is killed on a target.
+
+    - `stay`: the probabilities among states not killed, a sparse matrix (n, n).
+    - `hit`, `leak`: the probabilities that a step meets the target, and that it leaves the grid; (n,).
+    """
+
+    stay: Any
+    hit: np.ndarray
+    leak: np.ndarray
+
+
+class Passage(NamedTuple):
+    """First passage from every state, shape (n,).
+
+    - `arrived`: the probability of arrival within the steps asked for.
+    - `time`: the mean of the smaller of arrival time and steps asked for.
+    - `leaked`: the expected number of times that the grid is left before.
+    - `rate`: the probability of arrival a step, once it is the same everywhere; else NaN.
+    - `steps`: how many steps were computed one by one. `settled`: whether the rest is known.
+    """
+
+    arrived: np.ndarray
+    time: np.ndarray
+    leaked: np.ndarray
+    rate: float
+    steps: int
+    settled: bool
+
+
+def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> Passage:
+    """First passage within `steps` steps (possibly `math.inf`).
+
+    `reached` masks the states that matter; only over them must the rate agree.
+    """
+    stay, hit, leak = killed
+    if reached is None:
+        reached = np.ones(len(hit), bool)
+    n = len(hit)
+    survival = np.asarray(stay.sum(axis=1)).reshape(-1)
+    columns = np.column_stack([hit, leak, survival])
+    arrived, leaked, time = np.zeros(n), np.zeros(n), np.zeros(n)
+    if steps == 0:
+        return Passage(arrived, time, leaked, np.nan, 0, True)
+    most = min(steps, max(2000, MOST_WORK / max(stay.nnz, 1) / 3))
+    arrived, leaked, time = hit.copy(), leak.copy(), np.ones(n)
+    k, rate, pause = 1, np.nan, 16
+    while k < most:
+        before = columns[:, 2]
+        if k % pause == 0 or not np.any(before[reached] > TINY):
+            rate = _common_rate(columns, reached)
+            if not np.isnan(rate):
+                break
+            pause = max(16, k // 16)
+        time += before
+        columns = stay @ columns
+        arrived += columns[:, 0]
+        leaked += columns[:, 1]
+        k += 1
+    settled = k >= steps or not np.isnan(rate)
+    if not np.isnan(rate) and steps > k:
+        left = -np.expm1((steps - k) * np.log1p(-rate)) if rate < 1 else 1.0  # 1 - (1-r)^(steps-k)
+        _, lost, survival = columns.T
+        arrived = arrived + survival * left
+        time = time + survival * left / rate
+        leaked = leaked + lost * (1 - rate) * left / rate
+    return Passage(arrived, time, leaked, rate, k, settled)
+
+
+def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:
+    """The rate of arrival, if all states agree on it."""
+    f, _, s = columns[reached].T
+    alive = s + f > TINY
+    if not np.any(alive):
+        return 1.0
+    rates = f[alive] / (s + f)[alive]
+    low, high = rates.min(), rates.max()
+    return float((low + high) / 2) if high > 0 and high - low <= SAME * high else np.nan

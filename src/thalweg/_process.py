@@ -1,5 +1,6 @@
 """The one object, a process `s' = step(s, w)`, and what runs it: `simulate`, `ensemble`, `fork`."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -482,20 +483,32 @@ _SUMMED_IN_ANY_ORDER = {
 def _vectorises(process: Process, states: Any, key: Any, batch: Batch, wanted: bool | None) -> bool:
     if wanted is not None or jax.default_backend() != "cpu":
         return wanted is not False
-    step, one = _one_member(process, states, key, batch)
-    return not any(eqn.primitive.name in _SUMMED_IN_ANY_ORDER for eqn in equations(jax.make_jaxpr(step)(one).jaxpr))
+    jaxpr, _ = _traced_step(*_one_member(process, states, key, batch))
+    return not any(eqn.primitive.name in _SUMMED_IN_ANY_ORDER for eqn in equations(jaxpr))
 
 
-def _one_member(process: Process, states: Any, key: Any, batch: Batch) -> tuple[Callable[[Any], Any], Any]:
-    """The step of one member as a function of its state, and the shapes of that state."""
-    key = key[0] if batch.lead else key
-    member = batch.take(process, 0) if batch.lead else process
+def _one_member(process: Process, states: Any, key: Any, batch: Batch) -> tuple[Process, Any, Any]:
+    """The process of one member, the shapes of its state, and its key."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[batch.lead :], leaf.dtype), states)
+    return (batch.take(process, 0), one, key[0]) if batch.lead else (process, one, key)
 
-    def step(state):
-        i = number(0)
-        return apply_step(member.step, state, member.noise.sample(key, i), i)
 
-    return step, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[batch.lead :], leaf.dtype), states)
+def _traced_step(process: Process, state: Any, key: Any) -> tuple[Any, Any]:
+    """The jaxpr of the first step and the shapes that it gives, remembered from one run to the next."""
+    leaves, structure = jax.tree.flatten((process, state, key))
+    arrays = [leaf if hasattr(leaf, "dtype") else None for leaf in leaves]
+    rest = tuple(leaf if array is None else None for leaf, array in zip(leaves, arrays, strict=True))
+    traced = _first_step.trace((structure, rest), arrays)
+    return traced.jaxpr.jaxpr, traced.out_info
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _first_step(static: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
+    structure, rest = static
+    leaves = [b if a is None else a for a, b in zip(arrays, rest, strict=True)]
+    process, state, key = jax.tree.unflatten(structure, leaves)
+    i = number(0)
+    return apply_step(process.step, state, process.noise.sample(key, i), i)
 
 
 def settle(process: Process, state: Any, key: Any, batch: Batch) -> Any:
@@ -507,9 +520,9 @@ def settle(process: Process, state: Any, key: Any, batch: Batch) -> Any:
     if not jax.tree.leaves(state):
         raise ValueError(f"state must hold at least one number, got {state!r}")
     check_finite(state, "state")
-    step, one = _one_member(process, state, key, batch)
+    member, one, key = _one_member(process, state, key, batch)
     for _ in range(2):  # a second look, since the types of one leaf may depend on another's
-        after = eqx.filter_eval_shape(step, one)
+        after = _traced_step(member, one, key)[1]
         _check_same(one, after)
         types = jax.tree.map(lambda a, b: _common_type(a.dtype, b.dtype), one, after)
         one = jax.tree.map(lambda a, dtype: jax.ShapeDtypeStruct(a.shape, dtype), one, types)

@@ -275,25 +275,48 @@ def advance(
         if watch.until is not None:
             state, folds, steps = freeze(arrived, (member.state, member.folds, member.steps), (state, folds, steps))
             arrived = arrived | watch.until(state)
-        kept = None if watch.record is None else watch.record(member.state, w, state)
-        seen = (member.state, w, state) if watch.of_ensemble else None
-        return Member(state, noise, steps, arrived, folds), kept, seen
+        return Member(state, noise, steps, arrived, folds), (member.state, w)
 
-    def body(t, both):
-        carry, buffer = both
-        members, kept, seen = batch.each(one, process, first + t, key, carry.members)
+    def step(t, carry):
+        members, before = batch.each(one, process, first + t, key, carry.members)
         folds = {
-            name: _as_before(fold.update(carry.folds[name], *seen), carry.folds[name], name)
+            name: _as_before(fold.update(carry.folds[name], *before, members.state), carry.folds[name], name)
             for name, fold in watch.of_ensemble.items()
         }
-        # A row is overwritten until the last of its `every` steps.
-        put = lambda b, k: lax.dynamic_update_index_in_dim(b, k, t // watch.every, batch.lead)  # noqa: E731
-        return Carry(members, folds), jax.tree.map(put, buffer, kept)
+        return Carry(members, folds), before
 
-    _, kept, _ = jax.eval_shape(lambda c: batch.each(one, process, first, key, c.members), carry)
-    room = lambda leaf: jnp.zeros((*leaf.shape[: batch.lead], rows, *leaf.shape[batch.lead :]), leaf.dtype)  # noqa: E731
-    carry, buffer = lax.fori_loop(0, count, body, (carry, jax.tree.map(room, kept)))
+    if watch.record is None:
+        carry, buffer = lax.fori_loop(0, count, lambda t, c: step(t, c)[0], carry), None
+    else:
+        carry, buffer = _recorded(step, carry, process, first, key, count, batch, watch, rows)
     return carry, buffer, all_finite(carry.members.state, batch.lead)
+
+
+def _recorded(step, carry, process, first, key, count, batch, watch, rows) -> tuple[Carry, Any]:
+    """Rows of `every` steps each, recorded after their last step; then the steps that are left over."""
+
+    def last_step(t, both):
+        return step(t, both[0])
+
+    def row(r, both):
+        carry, buffer, before = both
+        carry, before = lax.fori_loop(r * watch.every, (r + 1) * watch.every, last_step, (carry, before))
+        kept = keep((before, carry))
+        put = lambda b, k: lax.dynamic_update_index_in_dim(b, k, r, batch.lead)  # noqa: E731
+        return carry, jax.tree.map(put, buffer, kept), before
+
+    def keep(both):
+        before, carry = both
+        record = lambda process, i, key, seen: watch.record(*seen[0], seen[1])  # noqa: E731
+        return batch.each(record, process, first, key, (before, carry.members.state))
+
+    draw = lambda process, i, key, member: (member.state, process.noise.sample(key, i))  # noqa: E731
+    before = batch.each(draw, process, first, key, carry.members)
+    kept = jax.eval_shape(keep, (before, carry))
+    room = lambda leaf: jnp.empty((*leaf.shape[: batch.lead], rows, *leaf.shape[batch.lead :]), leaf.dtype)  # noqa: E731
+    whole = count // watch.every
+    carry, buffer, before = lax.fori_loop(0, whole, row, (carry, jax.tree.map(room, kept), before))
+    return lax.fori_loop(whole * watch.every, count, last_step, (carry, before))[0], buffer
 
 
 _begin = eqx.filter_jit(begin)

@@ -19,3 +19,9 @@ def python_example() -> str:
 def commands() -> list[str]:
     """The lines of its shell examples that call thalweg."""
     return [line for block in blocks("shell") for line in block.splitlines() if line.startswith("thalweg ")]
+
+
+def files() -> dict[str, str]:
+    """The Python blocks that open with the name of a file, such as `# mine.py`."""
+    named = ((re.match(r"# (\w+\.py)\n", block), block) for block in blocks("python"))
+    return {match[1]: block for match, block in named if match}

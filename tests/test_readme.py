@@ -1,6 +1,5 @@
 """What the README shows is run, as a reader would run it."""
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -9,13 +8,10 @@ import time
 
 import pytest
 
-from readme import README, commands, python_example
+from readme import README, commands, files, python_example
 from thalweg.cli import main
 
-needs_stats = pytest.mark.skipif(importlib.util.find_spec("thalweg.stats") is None, reason="stats comes next")
 
-
-@needs_stats
 def test_the_python_example_runs_in_under_ten_seconds(tmp_path):
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", python_example()], cwd=tmp_path, capture_output=True, text=True)
@@ -27,6 +23,8 @@ def test_the_python_example_runs_in_under_ten_seconds(tmp_path):
 @pytest.mark.parametrize("line", commands())
 def test_the_commands_run(line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name, text in files().items():
+        (tmp_path / name).write_text(text)
     with pytest.raises(SystemExit) as left:
         main(shlex.split(line)[1:])
     assert left.value.code == 0

@@ -161,7 +161,7 @@ def escape(
     *,
     learning_rate: float | None = None,
     start: float | None = None,
-    target: float | None = None,
+    target: str | None = None,
     steps: int = 100,
 ) -> None:
     """A learner's escape probability and first-passage time.
@@ -175,7 +175,8 @@ def escape(
     start
         Where the learner starts; the system's own start if it has one.
     target
-        Escaped means beyond this value; the system's own target if it has one.
+        Where it has escaped: a number (beyond it, seen from the start), ">= 1.2", "<= -1" or "1.2..1.5"; the
+        system's own target if it has one.
     steps
         Within how many steps.
     """

@@ -57,7 +57,7 @@ def list_systems() -> list[tuple[str, str]]:
     for module, names in table.items():
         tree = _tree(folder / f"{module}.py")
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names:
+            if isinstance(node, ast.FunctionDef) and node.name in names:
                 belongs = any(node.name.startswith(f"{name}_") for name in names)
                 if not belongs or _returns_process(node):
                     found.append((node.name, _first_line(node)))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from thalweg._edge import check_function, one_truth, outline, shown
 from thalweg._loop import apply_step
 from thalweg._node import Mask, hold, hold_nodes, in_worlds
 from thalweg._process import Process, check_process
-from thalweg._select import select
+from thalweg._select import Selection, select
 
 
 def clamp(process: Process, where: Any, window: Any = None) -> Process:
@@ -42,11 +43,16 @@ def clamp(process: Process, where: Any, window: Any = None) -> Process:
     check_process(process)
     where = where if isinstance(where, tuple) else (where,)
     if not where:
-        raise ValueError("where must name something to hold, got an empty tuple")
+        raise ValueError("where of a clamp must name something to hold, got an empty tuple")
     for part in where:
         if not (isinstance(part, str) or callable(part) or _is_mask(part)):
-            raise TypeError(f"where must be a node's name, a selector, a boolean mask or a tuple of them, got {part!r}")
-    if window is not None and not callable(window):
+            raise TypeError(
+                "where of a clamp must be a node's name, a selector, a boolean mask or a tuple of them, "
+                f"got {shown(part)}"
+            )
+    if callable(window):
+        check_function(window, "window", "state, w")
+    elif window is not None:
         window = np.asarray(window)
         if window.dtype != bool or window.ndim != 1:
             raise TypeError(
@@ -96,7 +102,7 @@ class Held(eqx.Module):
         if isinstance(self.window, _Static):
             window = jnp.asarray(self.window.value)
             return jnp.where(i < window.size, window[jnp.minimum(i, window.size - 1)], False)
-        return jnp.asarray(self.window(state, w), dtype=bool)
+        return one_truth(self.window(state, w), "window")
 
     def _held(self, state: Any, w: Any, i: Any) -> Any:
         nodes, masks = self._resolve(state)
@@ -115,12 +121,21 @@ class Held(eqx.Module):
                 nodes[part] = None
                 masks = [np.ones_like(m) if name == part else m for m, name in zip(masks, names, strict=True)]
             else:
-                selection = select(part.value if isinstance(part, _Static) else part, state)
+                selection = _selected(part.value if isinstance(part, _Static) else part, state)
                 masks = [m | picked for m, picked in zip(masks, selection.masks, strict=True)]
         for name, mask in zip(names, masks, strict=True):
             if name is not None and mask.any() and name not in nodes:
                 nodes[name] = Mask(mask)
         return nodes, [Mask(mask) if mask.any() else None for mask in masks]
+
+
+def _selected(where: Any, state: Any) -> Selection:
+    try:
+        return select(where, state, "where of a clamp")
+    except (AttributeError, KeyError, IndexError, TypeError) as problem:
+        raise ValueError(
+            f"where of a clamp picks nothing out of the state {outline(state)}: {type(problem).__name__} {problem}"
+        ) from None
 
 
 class Beside(eqx.Module):

@@ -1,5 +1,6 @@
 """The edge: arguments as users give them, made usable or refused in one sentence."""
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -27,6 +28,84 @@ def check_steps(steps: Any) -> int:
     if not is_whole(steps) or not 0 <= steps < 2**62:
         raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
     return int(steps)
+
+
+def check_number(
+    value: Any, name: str, *, least: float | None = None, above: float | None = None, fix: str = ""
+) -> Any:
+    """Real finite numbers in a range as an array of floats; one number, or one a member."""
+    if is_traced(value):
+        return jnp.asarray(value, dtype=float)
+    wanted = "a finite number"
+    wanted = f"a number >= {least:g}" if least is not None else f"a number > {above:g}" if above is not None else wanted
+    sentence = f"{name} must be {wanted}, got {shown(value)}{fix}"
+    try:
+        array = np.asarray(value)
+    except Exception:
+        raise TypeError(sentence) from None
+    if array.dtype.kind not in "iuf" or not array.size:
+        raise TypeError(sentence)
+    outside = (least is not None and np.any(array < least)) or (above is not None and np.any(array <= above))
+    if outside or not np.all(np.isfinite(array)):
+        raise ValueError(sentence)
+    return jnp.asarray(array, dtype=float)
+
+
+def check_truth(value: Any, name: str) -> None:
+    """Refuse what is not `True` or `False`."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is none of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        wanted = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+
+
+def check_function(value: Any, name: str, arguments: str, optional: bool = False, by_name: bool = False) -> None:
+    """Refuse what cannot be called with these arguments, such as `"state, w"`, by position or by name."""
+    if value is None and optional:
+        return
+    if not callable(value):
+        raise TypeError(f"{name} must be a function of ({arguments}), got {shown(value)}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return  # some callables of C do not tell
+    try:
+        names = arguments.split(", ")
+        signature.bind(**dict.fromkeys(names)) if by_name else signature.bind(*names)
+    except TypeError:
+        raise TypeError(f"{name} must be a function of ({arguments}), got one of {signature}") from None
+
+
+def check_arrays(tree: Any, what: str) -> None:
+    """Refuse what a user's function gave, unless every leaf of it is a number or an array of numbers."""
+    for leaf in jax.tree.leaves(tree):
+        dtype = getattr(leaf, "dtype", None)
+        if not isinstance(leaf, int | float | complex) if dtype is None else getattr(dtype, "kind", "f") in "USOmM":
+            raise TypeError(f"{what} must give numbers and arrays, got {shown(leaf)}")
+
+
+def one_number(value: Any, what: str) -> Any:
+    """What a user's function gave, refused unless it is a single number."""
+    check_arrays(value, what)
+    if jax.tree.structure(value) != jax.tree.structure(0) or jnp.shape(value) != ():
+        raise ValueError(f"{what} must give a single number, got {outline(value)}")
+    return value
+
+
+def one_truth(value: Any, what: str) -> Any:
+    """What a user's predicate gave, refused unless it is a single truth value."""
+    return jnp.asarray(one_number(value, what), dtype=bool)
+
+
+def shown(value: Any) -> str:
+    """A value in part of a line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_start(start: Any) -> Any:

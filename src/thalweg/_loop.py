@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thalweg._edge import is_traced, is_whole, number
+from thalweg._edge import check_arrays, check_function, check_truth, is_traced, is_whole, number, one_truth, shown
 from thalweg._noise import next_draw, open_stream
 from thalweg._progress import progress
 from thalweg._results import Status
@@ -48,8 +48,11 @@ class Options(eqx.Module):
             value = getattr(self, name)
             if value is not None and (not is_whole(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number of steps >= 1, got {value!r}")
-        if self.checkpoint is not None and not callable(self.checkpoint):
-            raise TypeError(f"checkpoint must be a function of a Checkpoint, got {self.checkpoint!r}")
+        check_function(self.checkpoint, "checkpoint", "checkpoint", optional=True)
+        check_truth(self.progress, "progress")
+        check_truth(self.shard, "shard")
+        if self.vectorise is not None:
+            check_truth(self.vectorise, "vectorise")
 
 
 class Checkpoint(NamedTuple):
@@ -119,16 +122,19 @@ class Watch(eqx.Module):
     folds: dict[str, Any] = eqx.field(default_factory=dict)
 
     def __check_init__(self):
-        if not is_whole(self.every) or self.every < 1:
-            raise ValueError(f"every must be a whole number of steps >= 1, got {self.every!r}")
-        for name in ("record", "until"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
+        if not is_whole(self.every) or not 1 <= self.every < 2**62:
+            raise ValueError(f"every must be a whole number of steps >= 1, got {shown(self.every)}")
+        check_function(self.record, "record", "state, w, next_state", optional=True)
+        check_function(self.until, "until", "state", optional=True)
+        if not isinstance(self.folds, dict):
+            raise TypeError(f"folds must be a dict of folds by name, got {shown(self.folds)}")
         for name, fold in self.folds.items():
             if not (hasattr(fold, "init") and hasattr(fold, "update")):
                 raise TypeError(
-                    f"fold {name!r} must have init(state) and update(carry, state, w, next_state), got {fold!r}"
+                    f"folds[{name!r}] must have init(state) and update(carry, state, w, next_state), got {shown(fold)}"
                 )
+            check_function(fold.init, f"folds[{name!r}].init", "state")
+            check_function(fold.update, f"folds[{name!r}].update", "carry, state, w, next_state")
 
     @property
     def of_member(self) -> dict[str, Any]:
@@ -248,15 +254,19 @@ def begin(process: Any, state: Any, key: Any, start: Any, batch: Batch, watch: W
     """What a run carries before its first step."""
 
     def one(process, i, key, state):
-        arrived = jnp.asarray(watch.until is not None and watch.until(state), dtype=bool)
-        if arrived.shape:
-            raise ValueError(f"until must give one truth value for one state, got shape {arrived.shape}")
-        carries = {name: as_arrays(fold.init(state)) for name, fold in watch.of_member.items()}
+        arrived = one_truth(watch.until is not None and watch.until(state), "until")
+        carries = {name: _started(fold, state, name) for name, fold in watch.of_member.items()}
         noise = open_stream(process.noise, key, i)
         return Member(state, noise, jnp.zeros((), jnp.result_type(int)), arrived, carries)
 
     members = batch.each(one, process, start, key, state)
-    return Carry(members, {name: as_arrays(fold.init(state)) for name, fold in watch.of_ensemble.items()})
+    return Carry(members, {name: _started(fold, state, name) for name, fold in watch.of_ensemble.items()})
+
+
+def _started(fold: Any, state: Any, name: str) -> Any:
+    carry = fold.init(state)
+    check_arrays(carry, f"folds[{name!r}].init")
+    return as_arrays(carry)
 
 
 def advance(
@@ -307,8 +317,12 @@ def _recorded(step, carry, process, first, key, count, batch, watch, rows) -> tu
 
     def keep(both):
         before, carry = both
-        record = lambda process, i, key, seen: watch.record(*seen[0], seen[1])  # noqa: E731
         return batch.each(record, process, first, key, (before, carry.members.state))
+
+    def record(process, i, key, seen):
+        kept = watch.record(*seen[0], seen[1])
+        check_arrays(kept, "record")
+        return kept
 
     draw = lambda process, i, key, member: (member.state, process.noise.sample(key, i))  # noqa: E731
     before = batch.each(draw, process, first, key, carry.members)
@@ -394,6 +408,8 @@ def _outcome(carry, record, finite, code, stored, batch, watch) -> Outcome:
 
 def _as_before(new: Any, old: Any, name: str) -> Any:
     """What a fold carries on, in the dtypes that it began with."""
+
+    check_arrays(new, f"folds[{name!r}].update")
 
     def one(new, old):
         if jnp.shape(new) != old.shape:

@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
+from thalweg._edge import check_arrays, shown
 from thalweg._precision import use_float64
 
 use_float64()
@@ -41,7 +42,9 @@ def node(value: Any, name: str) -> Any:
     0.0
     """
     if not isinstance(name, str) or not name:
-        raise TypeError(f"name must be a non-empty string, got {name!r}")
+        raise TypeError(f"name must be a non-empty string, got {shown(name)}")
+
+    check_arrays(value, "value of a node")
 
     def one(path, leaf):
         parts = [name, *([jax.tree_util.keystr(path, simple=True, separator=".")] if path else [])]
@@ -75,7 +78,7 @@ def hold_nodes(step: Callable[..., Any], held: dict[str, Mask | None], *args: An
     missing = sorted(set(held) - {name for node in found for name in _prefixes(node)})
     if missing:
         named = ", ".join(sorted(map(repr, found))) or "none"
-        raise ValueError(f"no node of the step is called {missing[0]!r}; its nodes: {named}")
+        raise ValueError(f"where of a clamp: no node of the step is called {missing[0]!r}; its nodes: {named}")
     marked = core.ClosedJaxpr(_mark(jaxpr.jaxpr, held), jaxpr.consts)
     out = core.jaxpr_as_fun(marked)(*jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shape), out)

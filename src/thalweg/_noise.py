@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from thalweg._edge import check_arrays, check_function, check_truth, is_whole, shown
 from thalweg._precision import use_float64
 
 use_float64()
@@ -53,10 +54,17 @@ class Law(eqx.Module):
         >>> float(tw.noise.Choice(3).expectation(lambda w: w**2))  # (0 + 1 + 4) / 3
         1.6666666666666665
         """
+        check_function(f, "f", "w")
         draws, probabilities = self.atoms()
         if not jax.tree.leaves(draws):
             return f(draws)
-        values = jax.vmap(f)(draws)
+
+        def one(w):
+            value = f(w)
+            check_arrays(value, "f")
+            return value
+
+        values = jax.vmap(one)(draws)
         return jax.tree.map(lambda v: jnp.tensordot(probabilities, v, axes=1), values)
 
 
@@ -99,6 +107,8 @@ class Normal(Law):
 
     def __init__(self, shape: int | tuple[int, ...] = (), order: int | None = None):
         self.shape = _shape(shape)
+        if order is not None and (not is_whole(order) or not 1 <= order <= MOST_ATOMS):
+            raise ValueError(f"order must be a whole number of nodes from 1 to {MOST_ATOMS}, got {shown(order)}")
         self.order = order
 
     def sample(self, key: Any, i: Any) -> Float[Array, "..."]:
@@ -164,15 +174,24 @@ class Choice(Law):
     def __init__(self, n: int, p: Any = None, shape: int | tuple[int, ...] = (), replace: bool = True):
         self.n = _count("n", n)
         self.shape = _shape(shape)
+        check_truth(replace, "replace")
         self.replace = replace
         if not replace and math.prod(self.shape) > n:
             raise ValueError(f"shape {self.shape} asks for more than n = {n} values without replacement")
         if p is not None:
-            p = np.asarray(p, dtype=float)
+            try:
+                p = np.asarray(p, dtype=float)
+            except (TypeError, ValueError):
+                raise TypeError(f"p must be {n} probabilities, got {shown(p)}") from None
             if p.shape != (n,):
                 raise ValueError(f"p must have shape ({n},), got {p.shape}")
             if not np.all(p >= 0) or abs(p.sum() - 1) > 1e-8:
                 raise ValueError(f"p must be probabilities (>= 0, sum 1), got sum {p.sum():.6g}, least {p.min():.6g}")
+            if not replace and np.count_nonzero(p) < math.prod(self.shape):
+                raise ValueError(
+                    f"p must be > 0 for at least {math.prod(self.shape)} values to draw so many without replacement, "
+                    f"got {np.count_nonzero(p)}"
+                )
             p = jnp.asarray(p / p.sum())
         self.p = p
 
@@ -317,20 +336,22 @@ def as_law(noise: Any) -> Law:
         return Together(tuple(as_law(law) for law in noise))
     if isinstance(noise, Law):
         return noise
-    raise TypeError(f"noise must be a law such as tw.noise.Choice(2), or a dict or tuple of laws, got {noise!r}")
+    raise TypeError(f"noise must be a law such as tw.noise.Choice(2), or a dict or tuple of laws, got {shown(noise)}")
 
 
 def as_key(key: Any) -> Any:
     """A typed random key from a key, an old-style key array, or a whole number (a seed)."""
     if isinstance(key, bool) or key is None:
-        raise TypeError(f"key must be a random key or a seed, got {key!r}: pass key=jax.random.key(0)")
+        raise TypeError(f"key must be a random key or a seed, got {shown(key)}: pass key=jax.random.key(0)")
     if isinstance(key, int | np.integer):
+        if not -(2**63) <= key < 2**63:
+            raise ValueError(f"key must be a random key or a seed below 2^63, got {key}")
         return jax.random.key(int(key))
     if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     if hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.shape[-1:] == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(f"key must be a random key or a seed, got {key!r}: pass key=jax.random.key(0)")
+    raise TypeError(f"key must be a random key or a seed, got {shown(key)}: pass key=jax.random.key(0)")
 
 
 # Streams: the same draws as `law.sample(key, i)` for i, i+1, ..., with random words kept from one
@@ -406,15 +427,17 @@ def _key_of(key: Any, name: str | int) -> Any:
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
-        raise ValueError(f"shape must be a tuple of positive whole numbers, got {shape}")
-    return tuple(int(size) for size in shape)
+    sizes: tuple[Any, ...] = (
+        (shape,) if is_whole(shape) else tuple(shape) if isinstance(shape, tuple | list) else (None,)
+    )
+    if not all(is_whole(size) and 0 < size < 2**31 for size in sizes):
+        raise ValueError(f"shape must be a positive whole number or a tuple of them, got {shown(shape)}")
+    return tuple(int(size) for size in sizes)
 
 
 def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 < value < 2**31:
-        raise ValueError(f"{name} must be a whole number from 1 to 2^31 - 1, got {value!r}")
+    if not is_whole(value) or not 0 < value < 2**31:
+        raise ValueError(f"{name} must be a whole number from 1 to 2^31 - 1, got {shown(value)}")
     return int(value)
 
 

@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import (
+    check_arrays,
+    check_choice,
     check_finite,
+    check_function,
+    check_number,
     check_start,
     check_steps,
+    check_truth,
     count_members,
     is_traced,
     is_whole,
     number,
     outline,
+    shown,
 )
 from thalweg._loop import Batch, Checkpoint, Options, Outcome, Watch, apply_step, as_arrays, run_loop
 from thalweg._node import equations
@@ -82,14 +88,19 @@ class Process(eqx.Module):
         layers: Callable[..., Any] | None = None,
         smooth: bool = True,
     ):
-        if not callable(step):
-            raise TypeError(f"step must be a function step(state, w), got {step!r}")
-        if dt is not None and not is_traced(dt) and not (np.all(np.isfinite(dt)) and np.all(np.asarray(dt) > 0)):
-            raise ValueError(f"dt must be a positive time, got {dt}")
+        check_function(step, "step", "state, w")
+        if init is not None and not callable(init):
+            raise TypeError(f"init must be a function that makes a state, got {shown(init)}")
+        check_function(coordinates, "coordinates", "state", optional=True)
+        check_function(names, "names", "state", optional=True)
+        check_function(transition, "transition", "state", optional=True)
+        check_function(contributions, "contributions", "state, w, slot_weights", optional=True)
+        check_function(layers, "layers", "state, w", optional=True)
+        check_truth(smooth, "smooth")
         self.step = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, step)
         self.noise = as_law(noise)
         self.init = as_arrays if init is None else init
-        self.dt = None if dt is None else jnp.asarray(dt, dtype=float)
+        self.dt = None if dt is None else check_number(dt, "dt", above=0)
         self.coordinates = coordinates
         self.names = names
         self.transition = transition
@@ -119,6 +130,12 @@ class Fold(eqx.Module):
     update: Callable[[Any, Any, Any, Any], Any]
     result: Callable[[Any], Any] = lambda carry: carry
     over: str = eqx.field(static=True, default="member")
+
+    def __check_init__(self):
+        check_function(self.init, "init", "state")
+        check_function(self.update, "update", "carry, state, w, next_state")
+        check_function(self.result, "result", "carry")
+        check_choice(self.over, "over", ("member", "ensemble"))
 
 
 class Run(eqx.Module):
@@ -211,7 +228,12 @@ def simulate(
     if key.ndim:
         raise ValueError(f"key must be one key, got {key.shape[0]}: for a key a member, call tw.ensemble")
     steps, start = check_steps(steps), check_start(start)
-    watch = Watch(record, every, until, folds or {})
+    if np.ndim(start):
+        raise ValueError(
+            f"start must be one step number, got shape {np.shape(start)}: for one a member, call tw.ensemble"
+        )
+    _check_how(options, on_chunk, resume)
+    watch = Watch(record, every, until, {} if folds is None else folds)
     state = settle(process, state, key, Batch())
     batch = Batch(vectorise=_vectorises(process, state, key, Batch(), None if options is None else options.vectorise))
     outcome = run_loop(
@@ -269,13 +291,14 @@ def ensemble(
     (True, [3.0])
     """
     check_process(process)
-    if noise not in ("independent", "shared"):
-        raise ValueError(f'noise must be "independent" or "shared", got {noise!r}')
-    if not callable(over) and over not in ("states", "process", "both"):
-        raise ValueError(f'over must be "states", "process", "both" or a selector of process leaves, got {over!r}')
-    leading = Batch(over=over if callable(over) else "nothing" if over == "states" else "arrays").split(process)[0]
+    check_choice(noise, "noise", ("independent", "shared"))
+    if not callable(over) and not (isinstance(over, str) and over in ("states", "process", "both")):
+        raise ValueError(f'over must be "states", "process", "both" or a selector of process leaves, got {shown(over)}')
+    _check_how(options, on_chunk, resume)
+    leading = _leading(process, over)
     members = count_members(
-        states if over in ("states", "both") else leading, "states" if over == "states" else "process"
+        states if over in ("states", "both") else leading,
+        "states" if over == "states" else "the process (see over)",
     )
     if over == "both" and count_members(states, "states") != members:
         raise ValueError(f"states and process must lead with the same members, got {members} in the process only")
@@ -295,8 +318,8 @@ def ensemble(
 
     options = options or Options()
     batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays")
-    watch = Watch(record, every, until, folds or {})
-    states = settle(process, states, key, batch)
+    watch = Watch(record, every, until, {} if folds is None else folds)
+    states = settle(process, states, key, batch, "states")
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
     if options.shard:
         states, key = _spread(states), _spread(key)
@@ -359,13 +382,14 @@ def fork(
     end = start + int(np.max(np.asarray(run.steps)))
     if not is_whole(at) or not start <= at <= end:
         raise ValueError(f"at must be a step of the run, a whole number from {start} to {end}, got {at!r}")
+    _check_how(options, None, None)
     batch, key, original = run.batch, run.key, run.process
     nearest = max(step for step in run.stored if step <= at)
     here = run.stored[nearest]
     if members is not None:
         if batch.members is None:
             raise ValueError("members can be chosen in a run of tw.ensemble only; this is a single run")
-        members = np.arange(batch.members)[members].reshape(-1)
+        members = _chosen(members, batch.members)
         here = jax.tree.map(lambda leaf: leaf[members], here)
         key = key[members]
         original = batch.take(original, members)
@@ -375,10 +399,13 @@ def fork(
 
     process = original if process is None else process
     check_process(process)
-    changed = here if state is None else _like(state(here) if callable(state) else state, here)
+    if callable(state):
+        check_function(state, "state", "state")
+        state = state(here)
+    changed = settle(process, here if state is None else _like(state, here), key, batch)
     steps = end - at if steps is None else check_steps(steps)
     if not hasattr(process.step, "beside"):
-        watch = Watch(record, every, run.until, folds or {})
+        watch = Watch(record, every, run.until, {} if folds is None else folds)
         outcome = run_loop(process, changed, steps, key, number(at), batch=batch, watch=watch, options=options)
         return _as_run(outcome, process, changed, key, number(at), batch, run.until)
 
@@ -405,12 +432,18 @@ def stack(items: Iterable[Any]) -> Any:
     >>> tw.stack([{"x": 1.0}, {"x": 2.0}])["x"].tolist()
     [1.0, 2.0]
     """
+    if not isinstance(items, Iterable):
+        raise TypeError(f"items must be several pytrees to stack, got {shown(items)}")
     items = list(items)
     if not items:
         raise ValueError("items must hold at least one pytree to stack, got none")
     arrays, rest = zip(*[eqx.partition(item, eqx.is_array_like) for item in items], strict=True)
     if any(not eqx.tree_equal(other, rest[0]) for other in rest[1:]):
         raise ValueError("items must have equal structure and equal functions to be stacked")
+    for leaves in zip(*map(jax.tree.leaves, arrays), strict=False):
+        shapes = [np.shape(leaf) for leaf in leaves]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"items must have equal shapes to be stacked, got {shown(shapes)}")
     return eqx.combine(
         jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *arrays), rest[0]
     )
@@ -446,6 +479,35 @@ def _of_twin(fold: Any) -> Fold:
         result=getattr(fold, "result", lambda carry: carry),
         over=getattr(fold, "over", "member"),
     )
+
+
+def _check_how(options: Any, on_chunk: Any, resume: Any) -> None:
+    if options is not None and not isinstance(options, Options):
+        raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
+    if resume is not None and not isinstance(resume, Checkpoint):
+        raise TypeError(f"resume must be a Checkpoint, as Options(checkpoint=...) is given it, got {shown(resume)}")
+    check_function(on_chunk, "on_chunk", "step, scalars", optional=True)
+
+
+def _leading(process: Process, over: Any) -> Any:
+    """The leaves of the process that lead with the members."""
+    try:
+        return Batch(over=over if callable(over) else "nothing" if over == "states" else "arrays").split(process)[0]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as problem:
+        raise ValueError(f"over must select leaves of the process, got {shown(over)}: {shown(problem)}") from None
+
+
+def _chosen(members: Any, count: int) -> Any:
+    """The numbers of the members that a user picks, by number or by a mask."""
+    picked = np.asarray(members) if not isinstance(members, slice) else np.arange(count)[members]
+    if picked.dtype == bool and picked.shape == (count,):
+        picked = np.flatnonzero(picked)
+    if picked.dtype.kind not in "iu" or not picked.size or picked.min() < -count or picked.max() >= count:
+        raise ValueError(
+            f"members must be numbers from 0 to {count - 1} or a mask of {count} truth values, at least one, "
+            f"got {shown(members)}"
+        )
+    return np.arange(count)[picked].reshape(-1)
 
 
 def check_process(process: Any) -> None:
@@ -508,18 +570,20 @@ def _first_step(static: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
     leaves = [b if a is None else a for a, b in zip(arrays, rest, strict=True)]
     process, state, key = jax.tree.unflatten(structure, leaves)
     i = number(0)
-    return apply_step(process.step, state, process.noise.sample(key, i), i)
+    after = apply_step(process.step, state, process.noise.sample(key, i), i)
+    check_arrays(after, "step")
+    return after
 
 
-def settle(process: Process, state: Any, key: Any, batch: Batch) -> Any:
+def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "state") -> Any:
     """The state in the dtypes that the step gives it, or a sentence about what does not fit."""
     try:
         state = as_arrays(state)
-    except TypeError:
-        raise TypeError(f"state must be a pytree of numbers and arrays, got {state!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a pytree of numbers and arrays, got {shown(state)}") from None
     if not jax.tree.leaves(state):
-        raise ValueError(f"state must hold at least one number, got {state!r}")
-    check_finite(state, "state")
+        raise ValueError(f"{name} must hold at least one number, got {shown(state)}")
+    check_finite(state, name)
     member, one, key = _one_member(process, state, key, batch)
     for _ in range(2):  # a second look, since the types of one leaf may depend on another's
         after = _traced_step(member, one, key)[1]
@@ -551,9 +615,16 @@ def _like(new: Any, old: Any) -> Any:
     """A state that a user gives in place of another, in its shapes and dtypes."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(f"state must have the structure of the run's state, {outline(old)}, got {outline(new)}")
-    new = jax.tree.map(lambda a, b: jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape), new, old)
-    check_finite(new, "state")
-    return new
+    check_arrays(new, "state")
+
+    def one(a, b):
+        if np.broadcast_shapes(np.shape(a), b.shape) != b.shape:
+            raise ValueError(f"state must have the shapes of the run's state, {outline(old)}, got {outline(new)}")
+        return jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape)
+
+    changed = jax.tree.map(one, new, old)
+    check_finite(changed, "state")
+    return changed
 
 
 def _spread(tree: Any) -> Any:

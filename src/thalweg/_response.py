@@ -11,10 +11,20 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from thalweg._clamp import clamp as clamp_process
-from thalweg._edge import check_start, check_steps, number
+from thalweg._edge import (
+    check_arrays,
+    check_choice,
+    check_finite,
+    check_function,
+    check_start,
+    check_steps,
+    number,
+    shown,
+)
 from thalweg._loop import Batch, apply_step
 from thalweg._noise import next_draw, open_stream
 from thalweg._process import Process, check_process, key_for, settle
@@ -117,10 +127,8 @@ def response(
     -0.356674943939
     """
     check_process(process)
-    if at not in ("end", "every"):
-        raise ValueError(f'at must be "end" or "every", got {at!r}')
-    if jumps not in ("refuse", "ignore"):
-        raise ValueError(f'jumps must be "refuse" or "ignore", got {jumps!r}')
+    check_choice(at, "at", ("end", "every"))
+    check_choice(jumps, "jumps", ("refuse", "ignore"))
     if not process.smooth and jumps == "refuse":
         raise ValueError(
             "this process jumps (accept/reject or binary units), so that its tangent misses what a change does: "
@@ -130,12 +138,14 @@ def response(
     if clamp is not None:
         process = clamp_process(process, clamp, window)
     steps, start, key = check_steps(steps), check_start(start), key_for(process, key)
+    if np.ndim(start) or key.ndim:
+        what = "start" if np.ndim(start) else "key"
+        raise ValueError(f"{what} must be one, got several: for one a member, put response under jax.vmap")
     state = settle(process, state, key, Batch())
     coordinates = process.coordinates or _floating(state)
     read = coordinates if read is None else read
-    if not callable(read):
-        raise TypeError(f"read must be a function of the state, got {read!r}")
-    reading = jax.eval_shape(read, state)
+    check_function(read, "read", "state")
+    reading = _read_shapes(read, state)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(reading)):
         raise TypeError("read must give floating numbers: whole numbers carry no tangent")
     source = _find_source(coordinates if wrt is None else wrt, process, state)
@@ -143,6 +153,17 @@ def response(
 
 
 # --------------------------------------------------------------------------------------------------
+
+
+def _read_shapes(read: Callable[[Any], Any], state: Any) -> Any:
+    def checked(state):
+        reading = read(state)
+        check_arrays(reading, "read")
+        if not jax.tree.leaves(reading):
+            raise ValueError(f"read must give at least one number, got {shown(reading)}")
+        return reading
+
+    return jax.eval_shape(checked, state)
 
 
 class _Source(eqx.Module):
@@ -167,8 +188,9 @@ def _find_source(wrt: Any, process: Process, state: Any) -> _Source:
     except (AttributeError, KeyError, IndexError, TypeError) as not_of_state:
         try:
             source = _Source(select(wrt, eqx.filter(process, eqx.is_inexact_array), "wrt"), False)
-        except (AttributeError, KeyError, IndexError, TypeError):
-            raise ValueError(f"wrt picks nothing out of the state or of the process: {not_of_state}") from None
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as problem:
+            why = problem if type(problem) is ValueError else not_of_state
+            raise ValueError(f"wrt picks nothing out of the state or of the process: {shown(why)}") from None
     for leaf in jax.tree.leaves(source.get(process, state)):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"wrt must pick floating numbers: {leaf.dtype} carries no tangent")
@@ -349,6 +371,10 @@ def _normalised(tree: Any, scale: Any) -> Carried:
 
 def _shaped_like(value: Any, like: Any, name: str) -> Any:
     """A direction that a user gives, in the shapes of `like`; one number stands for all."""
+    check_arrays(value, name)
+    if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(value)):
+        raise TypeError(f"{name} must be real, got {shown(value)}")
+    check_finite(jax.tree.map(jnp.asarray, value), name)
     if jax.tree.structure(value) == jax.tree.structure(0) and jnp.ndim(value) == 0:
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), like)
     if jax.tree.structure(value) != jax.tree.structure(like):

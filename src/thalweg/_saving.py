@@ -41,7 +41,7 @@ def save(result: Any, path: str | os.PathLike, **provenance: Any) -> Path:
     3.000020 ± 0.000040
     """
     dataset, kind, details = _labelled(result)
-    path = Path(path)
+    path = _path(path)
     path = path.with_suffix(".nc") if not path.suffix else path
     dataset = dataset.assign_attrs(
         thalweg_version=thalweg.__version__,
@@ -118,14 +118,20 @@ def read(path: str | os.PathLike) -> "xarray.Dataset":
     """The Dataset in a netCDF file, in memory, with one sentence for every file that is not one."""
     import xarray
 
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+    if not _path(path).is_file():
+        raise ValueError(f"there is no file {path}: check its path")
     try:
         with xarray.open_dataset(path, engine="h5netcdf") as dataset:
             return dataset.load()
     except (OSError, ValueError, KeyError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise ValueError(f"{path} is not a whole netCDF file: {reason}") from None
+        raise ValueError(f"path must be a whole netCDF file, and {path} is not: {reason}") from None
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a file name, got {type(path).__name__}: pass 'result.nc'")
+    return Path(path)
 
 
 def _labelled(result: Any) -> tuple["xarray.Dataset", str, dict[str, Any]]:

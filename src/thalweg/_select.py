@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._edge import check_function, shown
+
 
 class Selection(eqx.Module):
     """The part of a pytree that a selector picks out.
@@ -90,9 +92,14 @@ def select(where: Callable[[Any], Any] | Any, tree: Any, name: str = "where") ->
         np.arange(start, start + size).reshape(np.shape(leaf)).view(_Numbered)
         for leaf, start, size in zip(leaves, offsets, sizes, strict=False)
     ]
-    picked = (
-        where(jax.tree.unflatten(structure, numbered)) if callable(where) else _masked(where, numbered, structure, name)
-    )
+    if callable(where):
+        check_function(where, name, "state")
+        try:
+            picked = where(jax.tree.unflatten(structure, numbered))
+        except _Computes as problem:
+            raise ValueError(f"{name} {problem}") from None
+    else:
+        picked = _masked(where, numbered, structure, name)
     parts = jax.tree.leaves(picked)
     if not parts or not all(np.size(part) for part in parts):
         raise ValueError(f"{name} must pick at least one number of the state, got nothing")
@@ -104,7 +111,7 @@ def select(where: Callable[[Any], Any] | Any, tree: Any, name: str = "where") ->
             inside = flat.min() >= 0 and flat.max() < offsets[-1] and len(set(which.tolist())) == 1
         if not inside:
             raise ValueError(
-                f"{name} must pick leaves, entries or slices out of the state, and not compute: got {part!r}"
+                f"{name} must pick leaves, entries or slices out of the state, and not compute: got {shown(part)}"
             )
     picked = jax.tree.map(lambda part: Positions(np.asarray(part)), picked)
     return Selection(picked, tuple(int(o) for o in offsets[:-1]), tuple(np.shape(leaf) for leaf in leaves))
@@ -114,7 +121,11 @@ class _Numbered(np.ndarray):
     """Position numbers that can be sliced and reshaped, but not computed with."""
 
     def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
-        raise ValueError("a selector must pick leaves, entries or slices, and not compute with them")
+        raise _Computes("must pick leaves, entries or slices, and not compute with them")
+
+
+class _Computes(ValueError):
+    """A selector did more than pick."""
 
 
 def _masked(mask: Any, numbered: Sequence[np.ndarray], structure: Any, name: str) -> Any:
@@ -122,5 +133,7 @@ def _masked(mask: Any, numbered: Sequence[np.ndarray], structure: Any, name: str
     if len(masks) != len(numbered) or any(
         np.asarray(m).dtype != bool or np.shape(m) != np.shape(n) for m, n in zip(masks, numbered, strict=False)
     ):
-        raise ValueError(f"{name} must be a name, a selector, or a boolean mask of the state's shapes, got {mask!r}")
+        raise ValueError(
+            f"{name} must be a name, a selector, or a boolean mask of the state's shapes, got {shown(mask)}"
+        )
     return [np.asarray(n)[np.asarray(m)] for m, n in zip(masks, numbered, strict=True) if np.any(m)]

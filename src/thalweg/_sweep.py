@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg._edge import check_function, shown
 from thalweg._results import Estimate
 
 
@@ -30,9 +31,13 @@ def sweep(f: Callable[..., Any], **values: Iterable[Any]) -> Any:
     import xarray
 
     if not callable(f):
-        raise TypeError(f"f must be a function of the settings, got {f!r}")
+        raise TypeError(f"f must be a function of the settings, got {shown(f)}")
     if not values:
         raise ValueError("a sweep needs at least one setting with its values, such as learning_rate=[0.1, 0.2]")
+    check_function(f, "f", ", ".join(values), by_name=True)
+    for name, choices in values.items():
+        if not isinstance(choices, Iterable):
+            raise TypeError(f"{name} must be a list of values to try, got {shown(choices)}")
     grid = {name: list(choices) for name, choices in values.items()}
     for name, choices in grid.items():
         if not choices:

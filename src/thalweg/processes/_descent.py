@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import is_traced, is_whole
+from thalweg._edge import (
+    check_arrays,
+    check_choice,
+    check_function,
+    check_number,
+    is_traced,
+    is_whole,
+    one_number,
+    shown,
+)
 from thalweg._loop import as_arrays
 from thalweg._node import node
 from thalweg._noise import Choice, Law, Shuffle
@@ -56,8 +65,8 @@ def sgd(
     >>> round(float(state.params), 6) in (0.39, 0.37)  # 1 then 3, or 3 then 1
     True
     """
-    if not callable(loss):
-        raise TypeError(f"loss must be a function loss(params, datum), got {loss!r}")
+    check_function(loss, "loss", "params, datum")
+    check_arrays(data, "data")
     data = as_arrays(data)
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or sizes == {()}:
@@ -65,16 +74,15 @@ def sgd(
     ((n,),) = sizes
     if n == 0:
         raise ValueError("data must hold at least one datum, got none")
-    if not is_whole(batch_size) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    if not is_whole(batch_size) or not 1 <= batch_size < 2**31:
+        raise ValueError(f"batch_size must be a whole number from 1 to 2^31 - 1, got {shown(batch_size)}")
     batch = None if batch_size == 1 else int(batch_size)
     laws: dict[str, Callable[[], Law]] = {
         "replacement": lambda: Choice(n, shape=() if batch is None else (batch,)),
         "subset": lambda: Choice(n, shape=() if batch is None else (batch,), replace=False),
         "shuffle": lambda: Shuffle(n, batch),
     }
-    if order not in laws:
-        raise ValueError(f'order must be "replacement", "subset" or "shuffle", got {order!r}')
+    check_choice(order, "order", tuple(laws))
     if order != "replacement" and batch_size > n:
         raise ValueError(f"batch_size must be at most the number of data {n} for order {order!r}, got {batch_size}")
     if weights is not None:
@@ -93,8 +101,7 @@ def gradient_descent(loss: Callable[[Any], Any], optimizer: Any) -> Process:
     >>> round(float(tw.simulate(descent, descent.init(1.0), 2).state.params), 12)
     0.36
     """
-    if not callable(loss):
-        raise TypeError(f"loss must be a function loss(params), got {loss!r}")
+    check_function(loss, "loss", "params")
     step = _Descent(loss, None, None, *_optimizer(optimizer))
     return Process(step, None, step.init, coordinates=_params, contributions=step.contributions)
 
@@ -134,15 +141,15 @@ class _Descent(eqx.Module):
     def contributions(self, state: Learner, w: Any, slot_weights: Any = None) -> Any:
         """The gradient of the batch `w`, each of its slots weighted by `slot_weights` (all 1 by default)."""
         if self.data is None:
-            return jax.grad(self.loss)(state.params)
+            return jax.grad(lambda params: one_number(self.loss(params), "loss"))(state.params)
         datum = jax.tree.map(lambda leaf: leaf[w], self.data)
         scales = jnp.ones(jnp.shape(w)) if slot_weights is None else jnp.reshape(slot_weights, jnp.shape(w))
         scales = scales if self.weights is None else scales * self.weights[w]
 
         def batch_loss(params):
             if jnp.ndim(w) == 0:
-                return scales * _scalar(self.loss(params, datum))
-            losses = jax.vmap(lambda one: _scalar(self.loss(params, one)))(datum)
+                return scales * one_number(self.loss(params, datum), "loss")
+            losses = jax.vmap(lambda one: one_number(self.loss(params, one), "loss"))(datum)
             return jnp.sum(scales * losses) / len(w)
 
         return jax.grad(batch_loss)(state.params)
@@ -156,33 +163,23 @@ def _optimizer(optimizer: Any) -> tuple[Any, Any]:
     """(learning rate, None) or (None, optax optimizer)."""
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return None, optimizer
-    if is_traced(optimizer):
-        return optimizer, None
-    if isinstance(optimizer, bool) or not isinstance(optimizer, int | float | np.number | np.ndarray | jax.Array):
-        raise TypeError(f"optimizer must be a learning rate or an optax optimizer, got {optimizer!r}")
-    rate = np.asarray(optimizer, dtype=float)
-    if not np.all(np.isfinite(rate)) or np.any(rate < 0):
-        raise ValueError(f"learning_rate must be a number >= 0, got {optimizer}")
-    return jnp.asarray(rate), None
+    return check_number(optimizer, "learning_rate (or optimizer)", least=0), None
 
 
 def _check_weights(weights: Any, n: int) -> Any:
     if is_traced(weights):
         return weights
-    weights = np.asarray(weights, dtype=float)
+    try:
+        weights = np.asarray(weights, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"weights must be {n} numbers, one a datum, got {shown(weights)}") from None
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or math.fsum(weights) == 0:
-        raise ValueError("weights must be finite, >= 0 and not all 0")
+        raise ValueError(f"weights must be finite, >= 0 and not all 0, got from {weights.min()} to {weights.max()}")
     return jnp.asarray(weights)
 
 
 def _floating(leaf: Any) -> Any:
     dtype = jnp.asarray(leaf).dtype
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-
-
-def _scalar(value: Any) -> Any:
-    if jnp.shape(value) != ():
-        raise ValueError(f"loss must give a single number for one datum, got shape {jnp.shape(value)}")
-    return value

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from thalweg._edge import is_whole
+from thalweg._edge import is_whole, shown
 from thalweg._noise import Uniform
 from thalweg._process import Process
 
@@ -28,13 +28,16 @@ def finite(table: Any) -> Process:
     >>> chain.transition(0)[1].tolist()
     [0.9, 0.1]
     """
-    array = np.asarray(table)
+    try:
+        array = np.asarray(table)
+    except ValueError:
+        raise ValueError(f"table must have rows of equal length, got {shown(table)}") from None
     if array.ndim == 1 and array.dtype.kind in "iu":
         if array.size == 0 or array.min() < 0 or array.max() >= array.size:
-            raise ValueError(f"next states must be from 0 to {array.size - 1}, got {table!r}")
+            raise ValueError(f"table must hold next states from 0 to {array.size - 1}, got {shown(table)}")
         mapping = _Map(jnp.asarray(array))
         return Process(mapping, None, _init(array.size), transition=mapping.transition, smooth=False)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0:
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0 or array.dtype.kind not in "biuf":
         raise ValueError(
             f"table must be next states (n,) or probabilities (n, n), got shape {array.shape} of {array.dtype}"
         )

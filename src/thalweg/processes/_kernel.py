@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
+from thalweg._edge import check_arrays, check_function, check_truth, shown
 from thalweg._noise import Key
 from thalweg._process import Process
 
@@ -30,8 +31,8 @@ def kernel(
     >>> abs(float(tw.simulate(walk, 0.0, 2, key=0).state)) in (0.0, 2.0)
     True
     """
-    if not callable(kernel):
-        raise TypeError(f"kernel must be a function kernel(key, state), got {kernel!r}")
+    check_function(kernel, "kernel", "key, state")
+    check_truth(info, "info")
     return Process(_Kernel(kernel, info), Key(), init, smooth=smooth)
 
 
@@ -41,4 +42,9 @@ class _Kernel(eqx.Module):
 
     def __call__(self, state: Any, w: Any) -> Any:
         after = self.kernel(w, state)
-        return after[0] if self.info else after
+        if self.info:
+            if not isinstance(after, tuple | list) or len(after) != 2:
+                raise ValueError(f"kernel must give (state, info) where info=True, got {shown(after)}: pass info=False")
+            after = after[0]
+        check_arrays(after, "kernel")
+        return after

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from thalweg._edge import is_traced
+from thalweg._edge import check_function, check_number, one_number
 from thalweg._loop import as_arrays
 from thalweg._noise import Normal
 from thalweg._process import Process
@@ -37,10 +36,8 @@ def langevin(potential: Callable[[Any], Any], temperature: float, dt: float, sha
     >>> float(tw.simulate(cold, 1.0, 3, key=0).state)
     0.125
     """
-    _check(potential, temperature, dt)
-    return Process(
-        _Overdamped(potential, jnp.asarray(temperature, float), jnp.asarray(dt, float)), Normal(shape), dt=dt
-    )
+    temperature, dt = _checked(potential, temperature, dt)
+    return Process(_Overdamped(potential, temperature, dt), Normal(shape), dt=dt)
 
 
 def underdamped_langevin(
@@ -65,11 +62,9 @@ def underdamped_langevin(
     >>> round(float(end.position), 4)  # half a period
     -1.0
     """
-    _check(potential, temperature, dt)
-    for name, value, least in (("friction", friction, 0.0), ("mass", mass, np.nextafter(0.0, 1.0))):
-        if not is_traced(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) >= least)):
-            raise ValueError(f"{name} must be {'> 0' if least else '>= 0'}, got {value}")
-    step = _Underdamped(potential, *(jnp.asarray(v, float) for v in (temperature, friction, mass, dt)))
+    temperature, dt = _checked(potential, temperature, dt)
+    friction, mass = check_number(friction, "friction", least=0), check_number(mass, "mass", above=0)
+    step = _Underdamped(potential, temperature, friction, mass, dt)
 
     def init(position: Any, velocity: Any = None) -> PhasePoint:
         position = jnp.asarray(position, float)
@@ -84,7 +79,7 @@ class _Overdamped(eqx.Module):
     dt: Any
 
     def __call__(self, x: Any, w: Any) -> Any:
-        return x - self.dt * jax.grad(self.potential)(x) + jnp.sqrt(2 * self.temperature * self.dt) * w
+        return x - self.dt * _slope(self.potential, x) + jnp.sqrt(2 * self.temperature * self.dt) * w
 
 
 class _Underdamped(eqx.Module):
@@ -95,7 +90,7 @@ class _Underdamped(eqx.Module):
     dt: Any
 
     def __call__(self, state: PhasePoint, w: Any) -> PhasePoint:
-        kick = lambda x, v: v - self.dt / 2 * jax.grad(self.potential)(x) / self.mass  # noqa: E731
+        kick = lambda x, v: v - self.dt / 2 * _slope(self.potential, x) / self.mass  # noqa: E731
         x, v = state
         v = kick(x, v)
         x = x + self.dt / 2 * v
@@ -105,10 +100,11 @@ class _Underdamped(eqx.Module):
         return PhasePoint(x, kick(x, v))
 
 
-def _check(potential: Any, temperature: Any, dt: Any) -> None:
-    if not callable(potential):
-        raise TypeError(f"potential must be a function of the position, got {potential!r}")
-    if not is_traced(temperature) and not (np.all(np.isfinite(temperature)) and np.all(np.asarray(temperature) >= 0)):
-        raise ValueError(f"temperature must be >= 0, got {temperature}; for descent without noise pass 0")
-    if not is_traced(dt) and not (np.all(np.isfinite(dt)) and np.all(np.asarray(dt) > 0)):
-        raise ValueError(f"dt must be a positive time, got {dt}")
+def _slope(potential: Callable[[Any], Any], x: Any) -> Any:
+    return jax.grad(lambda x: one_number(potential(x), "potential"))(x)
+
+
+def _checked(potential: Any, temperature: Any, dt: Any) -> tuple[Any, Any]:
+    check_function(potential, "potential", "x")
+    fix = "; for descent without noise pass 0"
+    return check_number(temperature, "temperature", least=0, fix=fix), check_number(dt, "dt", above=0)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg._edge import check_arrays, check_choice, check_function, check_number
 from thalweg._node import node
 from thalweg._process import Process
 
@@ -29,12 +30,10 @@ def ode(field: Callable[[Any], Any], dt: float, method: str = "rk4", init: Calla
     >>> round(float(tw.simulate(decay, 1.0, 10).state), 6)  # exp(-1) = 0.367879
     0.36788
     """
-    if not callable(field):
-        raise TypeError(f"field must be a function of the state, got {field!r}")
-    if method not in ("rk4", "euler"):
-        raise ValueError(f'method must be "rk4" or "euler", got {method!r}')
-    process = Process(_Integrator(field, jnp.asarray(dt, float), method), None, init, dt, names=part_names)
-    return process
+    check_function(field, "field", "state")
+    check_choice(method, "method", ("rk4", "euler"))
+    dt = check_number(dt, "dt", above=0)
+    return Process(_Integrator(field, dt, method), None, init, dt, names=part_names)
 
 
 def part_names(state: Any) -> Any:
@@ -66,6 +65,12 @@ class _Integrator(eqx.Module):
                 f"field must give a rate for each part of the state, {jax.tree.structure(state)}, "
                 f"got {jax.tree.structure(rate)}"
             )
+        check_arrays(rate, "field")
+        for part, change in zip(jax.tree.leaves(state), jax.tree.leaves(rate), strict=True):
+            if jnp.shape(change) not in (jnp.shape(part), ()):
+                raise ValueError(
+                    f"field must give rates in the shapes of the state, {jnp.shape(part)}, got {jnp.shape(change)}"
+                )
         return rate
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg._results import Estimate, Status
 from thalweg.stats._autocorrelation import integrate, longer
-from thalweg.stats._series import as_chains, as_count, centred, generator
+from thalweg.stats._series import as_chains, as_count, as_numbers, centred, generator
 
 
 def bootstrap(
@@ -72,7 +72,7 @@ def bootstrap(
     tau = integrate(deviations).tau if scale else 1.0
     size = _block_size(tau, *chains.shape) if block_size is None else int(block_size)
 
-    value = np.asarray(statistic(chains.ravel()), dtype=float)
+    value = as_numbers(statistic(chains.ravel()), "what statistic gives")
     replicates = np.array([statistic(_resample(chains, size, rng)) for _ in range(resamples)], dtype=float)
     finite = np.isfinite(replicates.reshape(resamples, -1)).all(axis=1)
     kept = replicates[finite]

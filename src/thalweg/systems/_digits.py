@@ -1,5 +1,6 @@
 """Real handwriting: the digits that ship with scikit-learn, or MNIST-style files of the user's own."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,10 @@ class Digits(NamedTuple):
 
     def split(self, fraction: float, seed: int = 0) -> "tuple[Digits, Digits]":
         """Two parts, the first holding `fraction` of every class, chosen at random by `seed`."""
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        if isinstance(fraction, bool) or not isinstance(fraction, float | np.floating) or not 0 < fraction < 1:
+            raise ValueError(f"fraction must be a number between 0 and 1, got {fraction!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
         rng = np.random.default_rng(seed)
         first = np.zeros(len(self.labels), dtype=bool)
         for label in np.unique(self.labels):
@@ -59,6 +62,10 @@ def digits(path: str | Path | None = None, keep: tuple[int, ...] | None = None, 
     >>> data.images.shape, data.source
     ((361, 64), 'scikit-learn digits')
     """
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a folder or a file, got {path!r}: leave it out for scikit-learn's digits")
+    if keep is not None and not isinstance(keep, list | tuple | range | set | np.ndarray):
+        raise TypeError(f"keep must be a tuple of digits such as (1, 7), got {keep!r}")
     if path is None:
         found = _shipped(frame)
     else:
@@ -105,12 +112,16 @@ def _from_files(path: Path) -> Digits:
 
 def _images_file(path: Path) -> Path:
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder called {path}: give a folder of IDX files, or an images file")
+        raise FileNotFoundError(
+            f"path must exist, but there is nothing at {path}: give a folder of IDX files, or an images file"
+        )
     if path.is_file():
         if "images" not in path.name:
-            raise ValueError(f"{path} must be called *images*, so that its labels can be found beside it")
+            raise ValueError(f"path must be called *images*, got {path}, so that its labels can be found beside it")
         return path
     found = sorted(file for file in path.iterdir() if "images" in file.name and "idx3" in file.name)
     if not found:
-        raise FileNotFoundError(f"no *images-idx3-ubyte file (plain or .gz) in {path}")
+        raise FileNotFoundError(
+            f"path must hold an *images-idx3-ubyte file (plain or .gz), but there is none in {path}"
+        )
     return next((file for file in found if file.name.startswith("train")), found[0])

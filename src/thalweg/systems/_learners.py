@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import is_traced
+from thalweg._edge import check_number
 from thalweg._noise import Choice
 from thalweg._process import Process
 
@@ -95,9 +95,7 @@ def linear_noise(learning_rate: float, spread: float = 0.2) -> Process:
     >>> float(process.noise.expectation(lambda w: process.step(2.0, w)))  # no drift at 2
     2.0
     """
-    if not is_traced(spread) and not np.all(np.isfinite(spread)):
-        raise ValueError(f"spread must be a finite number, got {spread}")
-    return Process(_LinearNoise(_rate(learning_rate), jnp.asarray(spread, float)), Choice(2), _number)
+    return Process(_LinearNoise(_rate(learning_rate), check_number(spread, "spread")), Choice(2), _number)
 
 
 def coin(learning_rate: float) -> Process:
@@ -144,12 +142,8 @@ def _narrow(W: Any, np: Any) -> Any:
 
 
 def _rate(learning_rate: Any) -> Any:
-    if not is_traced(learning_rate):
-        rate = np.asarray(learning_rate, dtype=float)
-        if not np.all(np.isfinite(rate)) or np.any(rate < 0):
-            raise ValueError(f"learning_rate must be a number >= 0, got {learning_rate}")
-    return jnp.asarray(learning_rate, float)
+    return check_number(learning_rate, "learning_rate", least=0)
 
 
 def _number(W: Any) -> Any:
-    return jnp.asarray(W, float)
+    return check_number(W, "W")

@@ -3,8 +3,8 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 
+from thalweg._edge import check_number
 from thalweg._process import Process
 from thalweg.processes import ode
 
@@ -24,7 +24,7 @@ def lorenz(rho: float, sigma: float = 10.0, beta: float = 8 / 3, dt: float = 0.0
     >>> abs(float(end["a"])) < 1e-6
     True
     """
-    field = _Field(jnp.asarray(sigma, float), jnp.asarray(rho, float), jnp.asarray(beta, float))
+    field = _Field(check_number(sigma, "sigma"), check_number(rho, "rho"), check_number(beta, "beta"))
     return ode(field, dt, method, init=_init)
 
 
@@ -39,4 +39,4 @@ class _Field(eqx.Module):
 
 
 def _init(a: float, b: float, c: float) -> dict[str, Any]:
-    return {"a": jnp.asarray(a, float), "b": jnp.asarray(b, float), "c": jnp.asarray(c, float)}
+    return {"a": check_number(a, "a"), "b": check_number(b, "b"), "c": check_number(c, "c")}

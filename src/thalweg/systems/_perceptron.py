@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_choice, is_whole, shown
 from thalweg._noise import as_key
 
 Images: TypeAlias = Array | np.ndarray
@@ -36,7 +36,10 @@ class Perceptron(eqx.Module):
     def init(self, key: Any) -> dict[str, Array]:
         """Parameters W1 (inputs, units), b1, W2, b2, ...: normal with variance 2/fan-in; biases too, or 0."""
         params = {}
-        keys = jax.random.split(as_key(key), 2 * len(self.sizes))
+        key = as_key(key)
+        if key.ndim:
+            raise ValueError(f"key must be one key, got shape {key.shape}")
+        keys = jax.random.split(key, 2 * len(self.sizes))
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(self.sizes), start=1):
             scale = jnp.sqrt(2 / fan_in)
             params[f"W{layer}"] = scale * jax.random.normal(keys[2 * layer], (fan_in, fan_out))
@@ -87,6 +90,8 @@ def perceptron(sizes: tuple[int, ...], activation: str = "softplus", loss: str =
     >>> {name: p.shape for name, p in model.init(0).items()}
     {'W1': (64, 100), 'b1': (100,), 'W2': (100, 2), 'b2': (2,)}
     """
+    if not isinstance(sizes, tuple | list):
+        raise TypeError(f"sizes must be a tuple such as (64, 100, 2), got {shown(sizes)}")
     sizes = tuple(sizes)
     if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in sizes):
         raise ValueError(f"sizes must be at least two positive whole numbers, got {sizes}")
@@ -95,8 +100,7 @@ def perceptron(sizes: tuple[int, ...], activation: str = "softplus", loss: str =
         ("loss", loss, ("mse", "xent")),
         ("bias", bias, ("he", "zero")),
     ):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        check_choice(value, name, choices)
     return Perceptron(sizes, activation, loss, bias)
 
 
@@ -109,4 +113,7 @@ def softmax_classifier(pixels: int, classes: int) -> Perceptron:
     >>> round(float(model.loss(flat, (jnp.ones(2), 3))), 6)  # log 4
     1.386294
     """
+    for name, value in (("pixels", pixels), ("classes", classes)):
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
     return perceptron((pixels, classes), "linear", "xent", "zero")

@@ -1,0 +1,517 @@
+"""The one table of public functions with arguments that they accept, and ways to spoil each argument.
+
+A new public function is one more entry: `Asked(function, {its good arguments}, {argument: bad values})`. The kinds of
+bad values below serve most arguments. A value may stand in `Bad(value, word)` where the sentence must name something
+else than the argument, such as `step` for a process whose step is at fault.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import thalweg as tw
+from thalweg import noise, processes, stats, systems
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Bad(NamedTuple):
+    """A bad value, and the word by which the sentence must call it (by default the name of the argument)."""
+
+    value: Any
+    word: str
+
+
+class Asked(NamedTuple):
+    """A public function, arguments that it accepts, and bad values for each."""
+
+    function: Callable[..., Any]
+    good: dict[str, Any]
+    bad: dict[str, list[Any]]
+
+
+# Kinds of bad values.
+
+NOT_WHOLE: list[Any] = [1.5, 2.0, "3", True, [3], {}, NAN, object()]
+
+
+def whole(least: int = 0) -> list[Any]:
+    return [*NOT_WHOLE, least - 1, -(2**40), 2**70]
+
+
+def optional_whole(least: int = 1) -> list[Any]:
+    return [*NOT_WHOLE, least - 1, -(2**40)]
+
+
+NOT_A_NUMBER: list[Any] = ["fast", None, object(), {}, [], lambda x: x, NAN, INF, -INF, 1j]
+POSITIVE: list[Any] = [*NOT_A_NUMBER, 0, -0.1]
+NOT_NEGATIVE: list[Any] = [*NOT_A_NUMBER, -1e-9, -3]
+FUNCTION: list[Any] = ["f", 3, [], {}, object()]
+REQUIRED_FUNCTION: list[Any] = [*FUNCTION, None]
+CHOICE: list[Any] = ["banana", "", 3, ["a"], {}, object()]
+KEY: list[Any] = ["seed", 1.5, True, np.zeros(3), [1, 2], object(), np.zeros((2, 2), np.uint32), 2**70]
+NO_KEY: list[Any] = [None]
+STATE: list[Any] = ["left", NAN, INF, None, [], {}, object(), {"x": "left"}, [1.0, NAN], lambda s: s, np.array(["a"])]
+PROCESS: list[Any] = [None, 3, "pit", lambda s, w: s, systems.pit]
+SHAPE: list[Any] = [-1, (0,), (2, -1), "ab", 1.5, (1.5,), None, True]
+SERIES: list[Any] = [
+    *["text", None, object(), {}, 3.0, [], [1.0, 2.0], np.zeros((2, 3, 4))],
+    *[np.full(50, NAN), np.append(np.arange(50.0), INF), np.array(["a"] * 50), np.ones(50) * 1j],
+]
+PATH: list[Any] = [3, None, object(), "/no/such/place/result.nc", "", "a\0b"]
+FOLDS: list[Any] = [3, [1], {"f": 3}, {"f": lambda c: c}]
+
+
+# What users may write by mistake.
+
+
+def noisy(x: Any, w: Any) -> Any:
+    return 0.5 * x + w
+
+
+def noiseless(x: Any, w: Any) -> Any:
+    return x / 2
+
+
+def bad_steps() -> list[Bad]:
+    """Processes whose step gives back something else than the next state."""
+    returned = {
+        "text": lambda x, w: "left",
+        "nothing": lambda x, w: None,
+        "another shape": lambda x, w: jnp.zeros(3) + x,
+        "another structure": lambda x, w: {"x": x},
+        "a pair": lambda x, w: (x, w),
+        "an object": lambda x, w: object(),
+        "a function": lambda x, w: noisy,
+    }
+    return [Bad(tw.Process(step, noise.Normal()), "step") for step in returned.values()]
+
+
+def bad_folds() -> list[Any]:
+    keep = lambda c, s, w, n: c  # noqa: E731
+    return [
+        *FOLDS,
+        Bad({"f": tw.Fold(lambda s: 0.0, lambda c, s, w, n: jnp.zeros(2))}, "'f'"),
+        Bad({"f": tw.Fold(lambda s: 0.0, lambda c, s, w, n: (c, c))}, "'f'"),
+        Bad({"f": tw.Fold(lambda s: "text", keep)}, "'f'"),
+        Bad({"f": tw.Fold(lambda s: 0.0, lambda c, s, w, n: "text")}, "'f'"),
+        Bad({"f": SimpleNamespace(init=lambda s: 0.0, update=lambda c, s: c)}, "'f'"),
+        Bad({"f": SimpleNamespace(init=3, update=keep)}, "'f'"),
+    ]
+
+
+RECORD: list[Any] = [*FUNCTION, lambda s, w, n: "text", lambda s, w, n: object(), lambda s: s, lambda: 0]
+UNTIL: list[Any] = [*FUNCTION, lambda s: jnp.ones(2, bool), lambda s: "text", lambda s: None, lambda s, w: True]
+ON_CHUNK: list[Any] = FUNCTION
+OPTIONS: list[Any] = [3, "fast", {"chunk": 3}, tw.Options]
+RESUME: list[Any] = [3, "checkpoint.nc", {}]
+
+GOOD_SERIES = np.sin(np.arange(200.0) ** 2)
+
+
+def _run(steps: int = 6) -> Any:
+    return tw.simulate(tw.Process(noisy, noise.Normal()), 1.0, steps, key=0)
+
+
+def _runs() -> Any:
+    return tw.ensemble(tw.Process(noisy, noise.Normal()), jnp.ones(3), 6, key=0)
+
+
+def _two(x: Any, w: Any) -> Any:
+    return {"a": 0.9 * tw.node(x["a"], "a"), "b": x["b"] + 0.1 * x["a"], "n": x["n"] + 1}
+
+
+TWO = tw.Process(_two)
+TWO_START = {"a": jnp.ones(3), "b": jnp.zeros(3), "n": 0}
+
+
+def _loss(params: Any, datum: Any) -> Any:
+    return jnp.sum((params - datum) ** 2)
+
+
+def core() -> dict[str, Asked]:
+    process = tw.Process(noisy, noise.Normal())
+    watching = {
+        "record": RECORD,
+        "folds": bad_folds(),
+        "on_chunk": ON_CHUNK,
+        "options": OPTIONS,
+        "every": whole(1),
+        "until": UNTIL,
+        "resume": RESUME,
+    }
+    selectors = [
+        *["nowhere", 3, 1.5, (), ("a", 3), np.ones(7, bool)],
+        *[lambda s: s["a"] * 2, lambda s: s["z"], lambda s: [], lambda: 0],
+    ]
+    window = [
+        *[3, "always", np.ones(3), np.ones((2, 2), bool), [0, 1]],
+        *[lambda s, w: "text", lambda s, w: np.ones(2, bool), lambda s: True],
+    ]
+    asked = {
+        "Process": Asked(
+            tw.Process,
+            {"step": noisy},
+            {
+                "step": REQUIRED_FUNCTION,
+                "noise": [3, "normal", object(), {"a": 3}, (noise.Normal(), "b"), noise.Normal],
+                "init": FUNCTION,
+                "dt": [value for value in POSITIVE if value is not None],
+                "coordinates": FUNCTION,
+                "names": FUNCTION,
+                "transition": FUNCTION,
+                "contributions": FUNCTION,
+                "layers": FUNCTION,
+                "smooth": ["no", 3, None],
+            },
+        ),
+        "simulate": Asked(
+            tw.simulate,
+            {"process": process, "state": 1.0, "steps": 3, "key": 0},
+            {
+                "process": PROCESS + bad_steps(),
+                "state": STATE,
+                "steps": [*whole(), None],
+                "key": KEY + NO_KEY + [jax.random.split(jax.random.key(0), 3)],
+                "start": [*whole(), [0, 1]],
+                **watching,
+            },
+        ),
+        "ensemble": Asked(
+            tw.ensemble,
+            {"process": process, "states": jnp.ones(4), "steps": 3, "key": 0},
+            {
+                "process": PROCESS + bad_steps(),
+                "states": [*STATE, 3.0, np.zeros((0,)), {"a": np.zeros(2), "b": np.zeros(3)}],
+                "steps": [*whole(), None],
+                "key": KEY + NO_KEY + [jax.random.split(jax.random.key(0), 3)],
+                "start": [1.5, -1, "now", [0, 1], None, NAN, {}, True],
+                "over": [*CHOICE, lambda p: p.nothing, lambda p: p.step],
+                "noise": CHOICE,
+                **watching,
+            },
+        ),
+        "fork": Asked(
+            tw.fork,
+            {"run": _run(), "at": 2},
+            {
+                "run": [None, 3, "run", process],
+                "at": [*whole(), 7, None],
+                "process": [value for value in PROCESS if value is not None] + bad_steps(),
+                "state": ["left", NAN, {}, jnp.ones(3), lambda s: "left", lambda s: s / 0, lambda: 3, object()],
+                "members": [[0], 0, "all", 1.5],
+                "steps": [value for value in whole() if value is not None],
+                "every": whole(1),
+                "record": RECORD,
+                "folds": bad_folds(),
+                "options": OPTIONS,
+            },
+        ),
+        "fork of an ensemble": Asked(
+            tw.fork,
+            {"run": _runs(), "at": 2},
+            {"members": [3, [0, 7], -4, "all", 1.5, [], np.zeros(3, bool), np.ones(2, bool), [0.5], object()]},
+        ),
+        "clamp": Asked(
+            lambda **given: tw.simulate(tw.clamp(**given), TWO_START, 3),
+            {"process": TWO, "where": "a"},
+            {"process": PROCESS, "where": [*selectors, None], "window": window},
+        ),
+        "node": Asked(
+            tw.node,
+            {"value": 1.0, "name": "a"},
+            {"value": ["text", object(), {"a": "text"}], "name": [3, "", None, ["a"], object()]},
+        ),
+        "response": Asked(
+            lambda **given: tw.response(**given).jvp(),
+            {"process": TWO, "state": TWO_START, "steps": 3},
+            {
+                "process": [*PROCESS, Bad(tw.Process(lambda s, w: s["a"]), "step")],
+                "state": STATE,
+                "steps": [*whole(), None],
+                "key": KEY,
+                "start": [1.5, -1, "now", None, NAN],
+                "wrt": [*selectors, "a", lambda s: s["n"], lambda p: p.noise],
+                "read": [*FUNCTION, lambda s: s["n"], lambda s: "text", lambda s: None, lambda: 0.0],
+                "clamp": selectors,
+                "at": CHOICE,
+                "jumps": CHOICE,
+            },
+        ),
+        "response with a window": Asked(
+            lambda **given: tw.response(**given).jvp(),
+            {"process": TWO, "state": TWO_START, "steps": 3, "clamp": "a"},
+            {"window": window},
+        ),
+    }
+    linear = tw.response(TWO, TWO_START, 3, wrt=lambda s: s["a"], read=lambda s: s["b"])
+    every = tw.response(TWO, TWO_START, 3, wrt=lambda s: s["a"], read=lambda s: s["b"], at="every")
+    direction = ["up", np.ones(2), np.ones((3, 3)), {"a": 1.0, "b": 2.0}, [], NAN, np.array([1, NAN, 1]), object(), 1j]
+    none_done = tw.response(TWO, TWO_START, 0, at="every")
+    return {
+        **asked,
+        "jvp": Asked(linear.jvp, {"v": 1.0}, {"v": direction}),
+        "vjp": Asked(linear.vjp, {"c": 1.0}, {"c": direction}),
+        "vjp at every step": Asked(every.vjp, {"c": 1.0}, {"c": [np.ones((2, 3)), np.ones(3), "up", NAN, object()]}),
+        "vjp of no step": Asked(lambda steps: none_done.vjp(), {}, {"steps": [0]}),
+        "sweep": Asked(
+            tw.sweep,
+            {"f": lambda a: a, "a": [1, 2]},
+            {
+                "f": [*REQUIRED_FUNCTION, lambda a: np.ones(a), lambda a: {str(a): a}, lambda b: b],
+                "a": [[], 3, None],
+            },
+        ),
+        "stack": Asked(
+            tw.stack,
+            {"items": [1.0, 2.0]},
+            {"items": [[], 3, None, [1.0, {"a": 1.0}], [jnp.ones(2), jnp.ones(3)], ["a", "b"]]},
+        ),
+        "Options": Asked(
+            tw.Options,
+            {},
+            {
+                "chunk": optional_whole(),
+                "store": optional_whole(),
+                "checkpoint": FUNCTION,
+                "progress": ["yes", 3],
+                "shard": ["yes", 3],
+                "vectorise": ["yes", 3],
+            },
+        ),
+        "Fold": Asked(
+            tw.Fold,
+            {"init": lambda s: s, "update": lambda c, s, w, n: c},
+            {
+                "init": [*REQUIRED_FUNCTION, lambda: 0.0],
+                "update": [*REQUIRED_FUNCTION, lambda c, s: c],
+                "result": [*REQUIRED_FUNCTION, lambda: 0.0],
+                "over": CHOICE,
+            },
+        ),
+        "save": Asked(
+            tw.save,
+            {"result": tw.Estimate(1.0, 0.1), "path": "unused.nc"},
+            {"result": [3, None, "a"], "path": PATH[:3]},
+        ),
+        "load": Asked(tw.load, {"path": "unused.nc"}, {"path": [*PATH, __file__, str(Path(__file__).parent)]}),
+    }
+
+
+def laws() -> dict[str, Asked]:
+    return {
+        "Choice": Asked(
+            noise.Choice,
+            {"n": 4, "shape": (2,)},
+            {
+                "n": [*whole(1), None],
+                "p": [
+                    *["fair", [1.0], [0.5] * 4, [-1.0, 1, 1, 0], [NAN] * 4, [[0.25] * 4], object(), {}],
+                    *[[0.25, 0.25, 0.5, "x"], [INF, 0, 0, 0]],
+                ],
+                "shape": SHAPE,
+                "replace": ["no", 3, None],
+            },
+        ),
+        "Choice without replacement": Asked(noise.Choice, {"n": 4, "replace": False}, {"shape": [(5,), (2, 3)]}),
+        "Choice of few": Asked(noise.Choice, {"n": 4, "replace": False, "shape": (3,)}, {"p": [[0.5, 0.5, 0.0, 0.0]]}),
+        "Shuffle": Asked(
+            noise.Shuffle, {"n": 4, "batch": 2}, {"n": [*whole(1), None], "batch": [*optional_whole(), 5]}
+        ),
+        "Normal": Asked(noise.Normal, {"shape": 2}, {"shape": SHAPE, "order": optional_whole()}),
+        "Uniform": Asked(noise.Uniform, {}, {"shape": SHAPE}),
+        "expectation": Asked(
+            noise.Choice(3).expectation, {"f": lambda w: w}, {"f": [*REQUIRED_FUNCTION, lambda w: "text"]}
+        ),
+        "too many outcomes": Asked(
+            lambda law: law.atoms(),
+            {},
+            {
+                "law": [
+                    Bad(noise.Choice(10, shape=9), "outcomes"),
+                    Bad(noise.Normal(21), "nodes"),
+                    Bad(noise.Uniform(), "Uniform"),
+                    Bad(noise.Key(), "Key"),
+                    Bad(noise.Shuffle(3), "Shuffle"),
+                    Bad(tw.Process(noisy, (noise.Choice(2000), noise.Choice(2000))).noise, "outcomes"),
+                ]
+            },
+        ),
+    }
+
+
+def ways() -> dict[str, Asked]:
+    """`tw.processes`. What a step is made of is looked at when it is first run."""
+    data = np.arange(6.0)
+
+    def run(make: Callable[..., Any], start: Any) -> Callable[..., Any]:
+        def asked(**given: Any) -> Any:
+            process = make(**given)
+            return tw.simulate(process, process.init(start), 2, key=0)
+
+        return asked
+
+    rate = [*NOT_NEGATIVE, optax.sgd]
+    loss = [*REQUIRED_FUNCTION, lambda p, x: jnp.ones(2) * p, lambda p, x: "text", lambda p: p, lambda p, x: None]
+    potential = [*REQUIRED_FUNCTION, lambda x: jnp.ones(2) * x, lambda x: "text", lambda: 0.0, lambda x: None]
+    field = [*REQUIRED_FUNCTION, lambda s: {"x": s}, lambda s: jnp.ones(2) * s, lambda s: "text", lambda: 0.0]
+    return {
+        "sgd": Asked(
+            run(processes.sgd, 0.5),
+            {"loss": _loss, "data": data, "optimizer": 0.1, "batch_size": 2},
+            {
+                "loss": loss,
+                "data": ["text", None, 3.0, [], {}, np.zeros(0), {"x": np.ones(2), "y": np.ones(3)}, object()],
+                "optimizer": rate,
+                "batch_size": [*whole(1), None],
+                "order": CHOICE,
+                "weights": ["text", np.ones(5), -np.ones(6), np.zeros(6), np.full(6, NAN), 3.0, object(), {}],
+            },
+        ),
+        "sgd in epochs": Asked(
+            run(processes.sgd, 0.5),
+            {"loss": _loss, "data": data, "optimizer": 0.1, "order": "shuffle"},
+            {"batch_size": [7, 100]},
+        ),
+        "gradient_descent": Asked(
+            run(processes.gradient_descent, 0.5),
+            {"loss": lambda p: p**2, "optimizer": 0.1},
+            {"loss": [*REQUIRED_FUNCTION, lambda p: jnp.ones(2) * p, lambda p: "text"], "optimizer": rate},
+        ),
+        "langevin": Asked(
+            run(processes.langevin, 0.5),
+            {"potential": lambda x: x**2, "temperature": 1.0, "dt": 0.1},
+            {"potential": potential, "temperature": NOT_NEGATIVE, "dt": POSITIVE, "shape": SHAPE},
+        ),
+        "underdamped_langevin": Asked(
+            run(processes.underdamped_langevin, 0.5),
+            {"potential": lambda x: x**2, "temperature": 1.0, "friction": 1.0, "dt": 0.1},
+            {
+                "potential": potential,
+                "temperature": NOT_NEGATIVE,
+                "friction": NOT_NEGATIVE,
+                "dt": POSITIVE,
+                "shape": SHAPE,
+                "mass": POSITIVE,
+            },
+        ),
+        "ode": Asked(
+            run(processes.ode, 0.5),
+            {"field": lambda s: -s, "dt": 0.1},
+            {"field": field, "dt": POSITIVE, "method": CHOICE, "init": FUNCTION},
+        ),
+        "finite": Asked(
+            processes.finite,
+            {"table": [1, 0]},
+            {
+                "table": [
+                    *["text", None, 3, [], {}, object(), [0, 2], [-1, 0], [0.5, 0.5], [[0.5, 0.6], [0.5, 0.5]]],
+                    *[[[1.0, 0.0]], [[-0.5, 1.5], [0, 1]], [[NAN, 1], [0, 1]], np.zeros((2, 2, 2)), [[1j, 0], [0, 1]]],
+                    *[[["a", "b"], ["c", "d"]], [[1.0], [0.5, 0.5]]],
+                ]
+            },
+        ),
+        "a finite state": Asked(processes.finite([1, 0]).init, {"state": 0}, {"state": [2, -1, 1.5, "a", None, True]}),
+        "kernel": Asked(
+            run(processes.kernel, 0.5),
+            {"kernel": lambda key, x: x},
+            {
+                "kernel": [*REQUIRED_FUNCTION, lambda key: 0.0, lambda key, x: (x, "news"), lambda key, x: "text"],
+                "init": FUNCTION,
+                "info": ["yes", 3, Bad(True, "kernel")],
+                "smooth": ["yes", 3],
+            },
+        ),
+    }
+
+
+def named() -> dict[str, Asked]:
+    """`tw.systems`."""
+    rate = {"learning_rate": 0.1}
+    missing = ["/no/such/folder", 3, object(), Path(__file__), Path(__file__).parent]
+    digits = systems.digits()
+    return {
+        "pit": Asked(systems.pit, rate, {"learning_rate": NOT_NEGATIVE}),
+        "linear_noise": Asked(systems.linear_noise, rate, {"learning_rate": NOT_NEGATIVE, "spread": NOT_A_NUMBER}),
+        "coin": Asked(systems.coin, rate, {"learning_rate": NOT_NEGATIVE}),
+        "double_well": Asked(
+            systems.double_well, {"temperature": 0.1, "dt": 0.01}, {"temperature": NOT_NEGATIVE, "dt": POSITIVE}
+        ),
+        "lorenz": Asked(
+            systems.lorenz,
+            {"rho": 28.0},
+            {"rho": NOT_A_NUMBER, "sigma": NOT_A_NUMBER, "beta": NOT_A_NUMBER, "dt": POSITIVE, "method": CHOICE},
+        ),
+        "a lorenz state": Asked(systems.lorenz(28.0).init, {"a": 1, "b": 1, "c": 1}, {"a": NOT_A_NUMBER}),
+        "a pit state": Asked(systems.pit(0.1).init, {"W": 1.0}, {"W": NOT_A_NUMBER}),
+        "perceptron": Asked(
+            systems.perceptron,
+            {"sizes": (2, 3)},
+            {
+                "sizes": [(), (3,), (2, 0), (2, 1.5), 3, "ab", None, (2, -1)],
+                "activation": CHOICE,
+                "loss": CHOICE,
+                "bias": CHOICE,
+            },
+        ),
+        "softmax_classifier": Asked(
+            systems.softmax_classifier, {"pixels": 4, "classes": 2}, {"pixels": whole(1)[:-1], "classes": whole(1)[:-1]}
+        ),
+        "perceptron parameters": Asked(systems.perceptron((2, 3)).init, {"key": 0}, {"key": KEY + NO_KEY}),
+        "digits": Asked(
+            systems.digits, {}, {"path": missing, "keep": [(), (11,), 3, "ab", ("1",)], "frame": [9, "a", None, 1.5]}
+        ),
+        "split digits": Asked(
+            digits.split, {"fraction": 0.5}, {"fraction": [*NOT_A_NUMBER, 0, 1, 2.0], "seed": [-1, 1.5, "a", True]}
+        ),
+    }
+
+
+def errors() -> dict[str, Asked]:
+    """`tw.stats`."""
+    of_series = (
+        *(stats.analyse, stats.mean, stats.autocorrelation, stats.autocorrelation_time, stats.blocking),
+        *(stats.effective_sample_size, stats.r_hat, stats.heavy_tails),
+    )
+    weights = ["text", np.ones(3), -np.ones(200), np.zeros(200), np.full(200, NAN), object(), 1j * np.ones(200)]
+    return {
+        **{f"stats.{f.__name__}": Asked(f, {"series": GOOD_SERIES}, {"series": SERIES}) for f in of_series},
+        "weighted analyse": Asked(stats.analyse, {"series": GOOD_SERIES}, {"weights": weights}),
+        "weighted mean": Asked(stats.mean, {"series": GOOD_SERIES}, {"weights": weights}),
+        "lags": Asked(stats.autocorrelation, {"series": GOOD_SERIES}, {"lags": [*NOT_WHOLE, -1, None]}),
+        "bootstrap": Asked(
+            stats.bootstrap,
+            {"series": GOOD_SERIES, "key": 0, "resamples": 100},
+            {
+                "series": SERIES,
+                "statistic": [*REQUIRED_FUNCTION, lambda x: "text"],
+                "key": ["seed", 1.5, True, None, object(), -1],
+                "resamples": [*NOT_WHOLE, 0, None],
+                "block_size": [*NOT_WHOLE, 0, 201],
+                "level": [0, 1, -1, 2, NAN, "a", None],
+            },
+        ),
+        "permutation_test": Asked(
+            stats.permutation_test,
+            {"x": GOOD_SERIES[:20], "y": GOOD_SERIES[20:40], "key": 0, "permutations": 99},
+            {
+                "x": ["text", None, [], [NAN] * 20, np.zeros((2, 2, 2)), object(), {}],
+                "y": ["text", None, [], [NAN] * 20, np.zeros((2, 2, 2)), object(), {}],
+                "statistic": [*CHOICE, lambda x, y: "text", lambda x, y: NAN],
+                "key": ["seed", 1.5, True, None, object(), -1],
+                "permutations": [*NOT_WHOLE, 0, None],
+                "alternative": CHOICE,
+            },
+        ),
+    }
+
+
+def table() -> dict[str, Asked]:
+    """name -> what is asked, with what is refused."""
+    return {**core(), **laws(), **ways(), **named(), **errors()}

@@ -41,6 +41,7 @@ class Status(enum.IntEnum):
     ILL_CONDITIONED = 14
     DRIFTS = 15
     FEW_WEIGHTS = 16
+    MODEL_DIFFERS = 17
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -70,6 +71,7 @@ _SENTENCES = {
     Status.ERRORS_DISAGREE: "blocking and autocorrelation time disagree on the error ({why}): the larger is given",
     Status.CONSTANT: "the series is constant: its error is zero only if that is what was meant",
     Status.ILL_CONDITIONED: "the answer is lost to rounding (condition {condition}): {why}",
+    Status.MODEL_DIFFERS: "the diffusion is off by a relative {distance}: trust the transfer operator in its place",
     Status.DRIFTS: "the two halves of the series disagree (R-hat {r_hat}): drop the start, or run longer",
     Status.FEW_WEIGHTS: "few values carry the weight ({effective} of {n}): bring the samples nearer to the target",
 }

@@ -4,8 +4,11 @@ import importlib
 from typing import Any
 
 _NAMES = {
+    "_discrete": ["StatesOperator"],
+    "_fokker_planck": ["FokkerPlanck", "fokker_planck"],
     "_monte_carlo": ["MonteCarlo", "monte_carlo"],
     "_space": ["Grid", "States"],
+    "_symmetrise": ["SchroedingerOperator", "symmetrise"],
     "_transfer_operator": ["TransferOperator", "transfer_operator"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

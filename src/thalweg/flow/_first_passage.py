@@ -10,12 +10,14 @@ Where `r_n = f_{n+1} / s_n` is the same everywhere, it stays so: `A` takes means
 and any number of further steps costs nothing.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SAME = 1e-11  # relative spread of the rate at which the arrival counts as geometric
-MOST_WORK = 3e10  # multiplications spent before a slow chain is given up
+MOST_WORK = 6e9  # multiplications spent on steps before a slow chain is solved at once, or given up
+MOST_DIRECT = 70_000  # states for which it is solved at once
 TINY = 1e-280
 
 
@@ -38,14 +40,13 @@ class Passage(NamedTuple):
     - `time`: the mean of the smaller of arrival time and steps asked for.
     - `leaked`: the expected number of times that the grid is left before.
     - `rate`: the probability of arrival a step, once it is the same everywhere; else NaN.
-    - `steps`: how many steps were computed one by one. `settled`: whether the rest is known.
+    - `settled`: whether the answer holds for all steps asked for.
     """
 
     arrived: np.ndarray
     time: np.ndarray
     leaked: np.ndarray
     rate: float
-    steps: int
     settled: bool
 
 
@@ -55,16 +56,16 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
     `reached` masks the states that matter; only over them must the rate agree.
     """
     stay, hit, leak = killed
-    if reached is None:
-        reached = np.ones(len(hit), bool)
     n = len(hit)
+    reached = np.ones(n, bool) if reached is None else reached
+    if steps == 0:
+        return Passage(np.zeros(n), np.zeros(n), np.zeros(n), np.nan, True)
+    if not np.any(hit[reached]):  # never
+        return Passage(np.zeros(n), np.full(n, float(steps)), _visits(stay, leak, steps), 0.0, True)
     survival = np.asarray(stay.sum(axis=1)).reshape(-1)
     columns = np.column_stack([hit, leak, survival])
-    arrived, leaked, time = np.zeros(n), np.zeros(n), np.zeros(n)
-    if steps == 0:
-        return Passage(arrived, time, leaked, np.nan, 0, True)
-    most = min(steps, max(2000, MOST_WORK / max(stay.nnz, 1) / 3))
     arrived, leaked, time = hit.copy(), leak.copy(), np.ones(n)
+    most = min(steps, max(1000, MOST_WORK / max(stay.nnz, 1) / 3))
     k, rate, pause = 1, np.nan, 16
     while k < most:
         before = columns[:, 2]
@@ -79,13 +80,15 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
         leaked += columns[:, 1]
         k += 1
     settled = k >= steps or not np.isnan(rate)
+    if not settled and math.isinf(steps) and n <= MOST_DIRECT:
+        return _at_once(killed, reached)
     if not np.isnan(rate) and steps > k:
         left = -np.expm1((steps - k) * np.log1p(-rate)) if rate < 1 else 1.0  # 1 - (1-r)^(steps-k)
         _, lost, survival = columns.T
         arrived = arrived + survival * left
         time = time + survival * left / rate
         leaked = leaked + lost * (1 - rate) * left / rate
-    return Passage(arrived, time, leaked, rate, k, settled)
+    return Passage(arrived, time, leaked, rate, settled)
 
 
 def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:
@@ -97,3 +100,56 @@ def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:
     rates = f[alive] / (s + f)[alive]
     low, high = rates.min(), rates.max()
     return float((low + high) / 2) if high > 0 and high - low <= SAME * high else np.nan
+
+
+def _at_once(killed: Killed, reached: np.ndarray) -> Passage:
+    """The long run by a sparse factorisation of `I - A`, for chains that relax more slowly than can be waited for."""
+    import scipy.sparse
+    from scipy.sparse.linalg import splu
+
+    n, inside = len(killed.hit), np.flatnonzero(reached)
+    some = killed.stay[inside][:, inside]
+    result = [np.zeros(n) for _ in range(3)]
+    solved = splu(scipy.sparse.identity(len(inside), format="csc") - some.tocsc())
+    for whole, right in zip(result, (killed.hit, np.ones(n), killed.leak), strict=True):
+        whole[inside] = solved.solve(right[inside])
+    arrived, time, leaked = result
+    # Arrival is certain here, or the answer is lost to rounding.
+    certain = bool(np.all(np.abs(arrived[inside] - 1) < 1e-4) and np.all(time[inside] > 0))
+    return Passage(arrived, time, leaked, np.nan, certain)
+
+
+def _visits(stay: Any, leak: np.ndarray, steps: float) -> np.ndarray:
+    """The expected number of leaks of a chain that is never killed, over at most a thousand steps."""
+    total, now = np.zeros(len(leak)), leak
+    for _ in range(int(min(steps, 1000))):
+        total, now = total + now, stay @ now
+    return total
+
+
+def reached_from(stay: Any, entry: np.ndarray) -> np.ndarray:
+    """Which states can be reached from an entry."""
+    return _follow(stay, entry > 0)
+
+
+def can_hit(killed: Killed) -> np.ndarray:
+    """From which states the target can be reached."""
+    return _follow(killed.stay.T.tocsr(), killed.hit > 0)
+
+
+def _follow(links: Any, sources: np.ndarray) -> np.ndarray:
+    import scipy.sparse
+    from scipy.sparse.csgraph import breadth_first_order
+
+    n = len(sources)
+    if not np.any(sources):
+        return np.zeros(n, bool)
+    source = np.flatnonzero(sources)
+    first = scipy.sparse.csr_matrix((np.ones(len(source)), source, [0, len(source)]), shape=(1, n))
+    graph = scipy.sparse.bmat(
+        [[links > 0, None], [first > 0, scipy.sparse.csr_matrix((1, 1), dtype=bool)]], format="csr"
+    )
+    order = breadth_first_order(graph, n, return_predecessors=False)
+    found = np.zeros(n + 1, bool)
+    found[order] = True
+    return found[:n]

@@ -28,9 +28,14 @@ def outcomes(process: Process, chart: Chart, points: Float[np.ndarray, "points a
     Raises `ValueError` for noise that cannot be integrated, and for a step that leads to NaN or infinity.
     """
     draws, weights = process.noise.atoms()
-    count = len(weights)
-    if not jax.tree.leaves(draws):
-        draws = None
+    return Outcomes(at_draws(process, chart, points, draws if jax.tree.leaves(draws) else None), np.asarray(weights))
+
+
+def at_draws(
+    process: Process, chart: Chart, points: Float[np.ndarray, "points axes"], draws: Any
+) -> Float[np.ndarray, "points outcomes axes"]:
+    """Where a step leads from each point with each of some draws of the noise (`None`: there is no noise)."""
+    count = 1 if draws is None else len(jax.tree.leaves(draws)[0])
     at_once = max(1, MOST_AT_ONCE // max(1, len(points)))
     parts = []
     for first in range(0, count, at_once):
@@ -42,7 +47,7 @@ def outcomes(process: Process, chart: Chart, points: Float[np.ndarray, "points a
                 "or a counter): give the grid an axis for each, or ask by Monte Carlo (tw.flow.monte_carlo)"
             )
         parts.append(np.asarray(images))
-    return Outcomes(np.concatenate(parts, axis=1), np.asarray(weights))
+    return np.concatenate(parts, axis=1)
 
 
 def holds(target: Predicate, chart: Chart, points: Float[np.ndarray, "... axes"]) -> np.ndarray:

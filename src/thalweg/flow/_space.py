@@ -163,6 +163,25 @@ class States:
         """1: a density here is a list of probabilities."""
         return 1.0
 
+    def find(self, states: np.ndarray) -> np.ndarray:
+        """The number of each state in the list, -1 where it is not in it."""
+        known = {row.tobytes(): i for i, row in enumerate(self._rows(self.array))}
+        return np.array([known.get(row.tobytes(), -1) for row in self._rows(states)])
+
+    def _rows(self, states: np.ndarray) -> np.ndarray:
+        width = self.array[0].size
+        rows = np.ascontiguousarray(np.asarray(states).reshape(-1, width).astype(float))
+        return rows + 0.0  # -0.0 and 0.0 are one state
+
+    def check_density(self, density: Any) -> Float[np.ndarray, " states"]:
+        """`density` as an array of probabilities, or a sentence about what is wrong with it."""
+        array = np.asarray(density, dtype=float)
+        if array.shape != self.shape:
+            raise ValueError(f"density must have one entry for each of the {self.size} states, got {array.shape}")
+        if not np.all(np.isfinite(array)) or np.any(array < 0) or abs(array.sum() - 1) > 1e-6:
+            raise ValueError(f"density must be probabilities (>= 0, sum 1), got a sum of {array.sum():.6g}")
+        return array
+
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
     try:

@@ -1,44 +1,51 @@
 """The transfer operator: the step of a process as a map of densities, exact in the noise."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 
-from thalweg._edge import check_steps
+from thalweg._edge import check_steps, is_whole
+from thalweg._noise import Normal
 from thalweg._process import Process, check_process
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
-from thalweg.flow._first_passage import Killed, passage
-from thalweg.flow._interpolation import averaged, spread, weights
-from thalweg.flow._outcomes import Outcomes, holds, outcomes
+from thalweg.flow._conditioned import conditioned
+from thalweg.flow._current import crossings, displacements
+from thalweg.flow._discrete import StatesLevel, StatesOperator
+from thalweg.flow._first_passage import Killed, can_hit, passage, reached_from
+from thalweg.flow._interpolation import averaged
+from thalweg.flow._level import GaussianLevel, Level, entry, level
+from thalweg.flow._outcomes import holds
 from thalweg.flow._point_start import Unfolded, unfold
-from thalweg.flow._refinement import density_error, extrapolate
-from thalweg.flow._space import Grid
+from thalweg.flow._questions import Found, check_start, check_target, field, number
+from thalweg.flow._space import Grid, States
+from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
 
-LEAK = 1e-6  # a probability of leaving the grid that is told
+MOST_ITERATIONS = 100_000
 
 
-def transfer_operator(process: Process, space: Grid) -> "TransferOperator":
+def transfer_operator(process: Process, space: Grid | States) -> "TransferOperator | StatesOperator":
     """Where a step takes probability: the process as a linear map of densities.
 
-    Backward, `(Ku)(x) = sum_j w_j u(F_j(x))`: the outcomes `F_j` of a step are evaluated at the centers of the cells,
-    with all values of finite noise and by quadrature for Gaussian noise, and `u` is interpolated linearly. Densities
-    are pushed by the exact transpose, so that their mass is kept. Every answer is computed on the grid and on coarser
-    ones, and its error says how far the grid may have it wrong; there is no sampling error.
+    Backward, `(Ku)(x) = sum_j w_j u(F_j(x))`: the outcomes `F_j` of a step are evaluated at the centers of the cells
+    and `u` is interpolated linearly. Finite noise is summed exactly. Gaussian noise that a step on one axis is linear
+    in is integrated over every cell in closed form; elsewhere by quadrature. Densities are pushed by the exact
+    transpose, so that their mass is kept. Every answer is computed on the grid and on coarser ones, and its error says
+    how far the grid may have it wrong; there is no sampling error.
 
     **Arguments**
 
-    - `process`: a `Process` whose noise can be integrated.
-    - `space`: a `Grid` with one axis for each coordinate of a state.
+    - `process`: a `Process` whose noise can be integrated, or which knows its `transition`.
+    - `space`: a `Grid` with one axis for each coordinate of a state, or `States` that a step does not leave.
 
-    **Returns** a `TransferOperator`. **Raises** `ValueError` for noise that cannot be integrated (`Uniform`, `Shuffle`,
-    `Key`), for a state with more coordinates than the grid has axes, and for a step that is not finite on the grid.
+    **Returns** a `TransferOperator`, or for `States` a `StatesOperator`, which answers the same without error.
+    **Raises** `ValueError` for noise that cannot be integrated (`Uniform`, `Shuffle`, `Key`), for a state with more
+    coordinates than the grid has axes, and for a step that is not finite on the grid.
 
     Do not trust it where cells are wider than a step of the process: interpolation adds about (cell width)^2/6 of
-    variance a step. The error bar shows it.
+    variance a step. The error bar shows it. Where maps expand, answers converge irregularly, as the error says.
 
     >>> import thalweg as tw
     >>> P = tw.flow.transfer_operator(tw.systems.linear_noise(0.1), tw.flow.Grid(1.0, 3.0, 400))
@@ -46,11 +53,16 @@ def transfer_operator(process: Process, space: Grid) -> "TransferOperator":
     >>> round(float((density.value * P.space.centers[0]).sum() * P.space.cell_volume), 3)  # the mean is 2
     2.0
     """
+    check_process(process)
+    if isinstance(space, States):
+        return StatesOperator(StatesLevel(process, space))
+    if not isinstance(space, Grid):
+        raise TypeError(f"space must be a tw.flow.Grid or tw.flow.States, got {type(space).__name__}")
     return TransferOperator(process, space)
 
 
 class TransferOperator:
-    """What `transfer_operator` gives back. One unit of time is one step.
+    """What `transfer_operator` gives back for a grid. One unit of time is one step.
 
     - `space`: the grid. - `matrix`: row-stochastic, sparse, (cells, cells); it acts on functions, its
       transpose on the masses of the cells.
@@ -58,38 +70,63 @@ class TransferOperator:
     """
 
     def __init__(self, process: Process, space: Grid):
-        check_process(process)
-        if not isinstance(space, Grid):
-            raise TypeError(f"space must be a tw.flow.Grid, got {type(space).__name__}")
         self.process = process
         self.space = space
         self.chart = Chart(process, space.dimension, np.array(space.lower) / 2 + np.array(space.upper) / 2)
-        self._outcomes: dict[Grid, Outcomes] = {}
-        self.matrix, self.leak = self._kernel(space)
+        self._levels: dict[Grid, Level] = {}
+        self.matrix, self.leak = self._level(space).kernel
+
+    # Densities ------------------------------------------------------------------------------------
 
     def push(self, density: Any, steps: int) -> Estimate:
         """The density after `steps` steps.
 
-        `density` is an array of the grid's shape (or such an estimate). The error is the distance from the answer
-        on a grid with cells twice as wide.
+        `density` is an array of the grid's shape (or such an estimate; `grid.density(f)` makes one). The error is the
+        distance from the answer on a grid with cells twice as wide.
         """
         start, steps = self.space.check_density(getattr(density, "value", density)), check_steps(steps)
-        fine, lost = self._pushed(self.space, start, steps)
-        coarse_grid = self.space.coarser(2)
-        coarse, _ = self._pushed(coarse_grid, averaged(start, coarse_grid), steps)
-        return self._density(fine, spread(coarse, coarse_grid, self.space), lost / max(steps, 1))
+
+        def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
+            matrix, leak = self._level(grid).kernel
+            mass, lost, backward = averaged(start, grid).reshape(-1) * grid.cell_volume, 0.0, matrix.T.tocsr()
+            for _ in range(steps):
+                lost += float(mass @ leak)
+                mass = backward @ mass
+            return mass.reshape(grid.shape) / grid.cell_volume, lost / max(steps, 1), True
+
+        return field(self.space, ask)
 
     def stationary_density(self) -> Estimate:
-        """The density that a step leaves as it is, from a uniform start."""
-        fine, lost, settled = self._stationary(self.space)
-        coarse_grid = self.space.coarser(2)
-        coarse, _, _ = self._stationary(coarse_grid)
-        result = self._density(fine, spread(coarse, coarse_grid, self.space), lost)
-        if settled or not result.ok:
-            return result
-        return Estimate(
-            result.value, result.error, Status.NOT_CONVERGED, {**result.details, "iterations": MOST_ITERATIONS}
-        )
+        """The density that a step leaves as it is; the limit of a uniform one."""
+
+        def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
+            matrix, leak = self._level(grid).kernel
+            mass, settled = _limit(matrix.T.tocsr(), np.full(grid.size, 1 / grid.size))
+            return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ leak), settled
+
+        return field(self.space, ask)
+
+    def quasi_stationary_density(self, start: Any, target: Predicate) -> Estimate:
+        """The density, after a long time, of what has not yet met the target; zero inside it."""
+        point = self._check(start, target)
+
+        def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
+            killed = self._level(grid).killed(target)
+            mass, settled = _limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
+            return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ killed.leak), settled
+
+        return field(self.space, ask)
+
+    def current(self, density: Any) -> np.ndarray:
+        """The probability current of a step.
+
+        On one axis, the net probability that passes each edge of the cells rightwards, shape (cells + 1,). On more, a
+        vector field of shape (axes, *shape): density times mean displacement, of what leaves and what enters.
+        """
+        mass = self.space.check_density(getattr(density, "value", density)).reshape(-1) * self.space.cell_volume
+        return (crossings if self.space.dimension == 1 else displacements)(self.space, self.matrix, mass)
+
+    # First passage --------------------------------------------------------------------------------
 
     def escape_probability(self, start: Any, target: Predicate, steps: int) -> Estimate:
         """The probability to be in the target at one of the steps 1, ..., `steps`.
@@ -99,153 +136,145 @@ class TransferOperator:
         return self._passage(start, target, check_steps(steps), "arrived")
 
     def mean_first_passage_time(self, start: Any, target: Predicate) -> Estimate:
-        """The mean number of steps until the target is first met.
+        """The mean number of steps until the target is first met; infinite where it may never be.
 
         **Arguments**: `start`, a state or a point; `target`, a predicate of one state.
         """
         return self._passage(start, target, math.inf, "time")
 
+    def escape_rate(self, start: Any, target: Predicate) -> Estimate:
+        """The probability a step to meet the target, in the long run, of what has not met it yet.
+
+        Right to its last digits also for rates far below rounding, such as 1e-21.
+        """
+        point = self._check(start, target)
+
+        def ask(grid: Grid) -> Found:
+            killed = self._level(grid).killed(target)
+            reached = reached_from(killed.stay, entry(grid, point[None], np.ones(1)))
+            if not np.any(killed.hit[reached]):
+                return Found(0.0, never=True, rate=0.0)
+            found = passage(killed, math.inf, reached)
+            return Found(found.rate, 0.0, bool(np.isfinite(found.rate)), rate=found.rate)
+
+        return number(self.space, ask, probability=True)
+
+    def committor(self, a: Predicate, b: Predicate) -> Estimate:
+        """The probability, from every cell, to meet `b` before `a`: 0 on a, 1 on b; an array of the grid's shape."""
+        check_target(self.space, self.chart, a, "a")
+        check_target(self.space, self.chart, b, "b")
+        if np.any(holds(a, self.chart, self.space.points) & holds(b, self.chart, self.space.points)):
+            raise ValueError("a and b must not overlap, and both hold at some cell")
+        return field(self.space, lambda grid: (*self._committor(grid, a, b)[:1], 0.0, self._committor(grid, a, b)[1]))
+
+    def _committor(self, grid: Grid, a: Predicate, b: Predicate) -> tuple[np.ndarray, bool]:
+        h, settled = self._before(grid, a, b)
+        points = grid.points
+        h = np.where(holds(b, self.chart, points), 1.0, np.where(holds(a, self.chart, points), 0.0, h))
+        return h.reshape(grid.shape), settled
+
+    def _before(self, grid: Grid, a: Predicate, b: Predicate) -> tuple[np.ndarray, bool]:
+        """The probability to meet b before a at a later step, from every cell, also from those inside a and b."""
+        at_level = self._level(grid)
+        both = at_level.killed(_either(a, b))
+        only_b = at_level.killed(b)
+        # What counts as a leak here is an arrival in b: `leaked` sums its probabilities.
+        found = passage(Killed(both.stay, both.hit, only_b.hit), math.inf, can_hit(both))
+        return np.clip(found.leaked, 0.0, 1.0), found.settled
+
+    def conditioned(self, target: Predicate, *, avoiding: Predicate | None = None, steps: int | None = None) -> Process:
+        """The process given that it meets `target` before `avoiding`, or within `steps` steps (Doob's transform).
+
+        Its runs are typical escape paths. With `steps` the state carries the number of steps left (`Waiting`);
+        `process.init` makes one. The noise must take finitely many values.
+        """
+        check_target(self.space, self.chart, target)
+        if (avoiding is None) == (steps is None):
+            raise ValueError("conditioned needs either avoiding= (a predicate) or steps= (a number), and not both")
+        if avoiding is not None:
+            check_target(self.space, self.chart, avoiding, "avoiding")
+            table, _ = self._before(self.space, avoiding, target)
+            return conditioned(self.process, self.chart, self.space, target, avoiding, table, None)
+        stay, hit, _ = self._level(self.space).killed(target)
+        rows = [np.zeros(self.space.size)]
+        for _ in range(check_steps(steps)):
+            rows.append(hit + stay @ rows[-1])
+        return conditioned(self.process, self.chart, self.space, target, None, np.array(rows), check_steps(steps))
+
+    # The spectrum ---------------------------------------------------------------------------------
+
+    def relaxation_times(self, k: int) -> Estimate:
+        """The `k` longest times in which a perturbation of the density dies out: `-1 / log|eigenvalue|`, in steps."""
+        if not is_whole(k) or not 1 <= k < self.space.size // 4 - 2:
+            raise ValueError(f"k must be a whole number from 1 to a quarter of the cells, got {k!r}")
+        fine, middle = (
+            relaxation_times(eigenvalues(self._level(grid).kernel[0], k + 1))
+            for grid in (self.space, self.space.coarser(2))
+        )
+        return Estimate(fine, np.abs(fine - middle) + 1e-12 * fine, Status.OK, {"space": self.space})
+
+    def modes(self, k: int) -> Modes:
+        """The `k` slowest modes, the stationary one first: eigenvalues, functions and densities on the cells."""
+        return modes(self.matrix, k)
+
     # ----------------------------------------------------------------------------------------------
 
+    def _level(self, grid: Grid) -> Level:
+        if grid not in self._levels:
+            self._levels[grid] = level(self.process, self.chart, grid)
+        return self._levels[grid]
+
+    def _check(self, start: Any, target: Predicate) -> np.ndarray:
+        point = check_start(self.space, self.chart, start, target)
+        check_target(self.space, self.chart, target)
+        return point
+
     def _passage(self, start: Any, target: Predicate, steps: float, what: str) -> Estimate:
-        point = self.chart.start(start)
-        self._check_question(point, target)
-        first = unfold(self.process, self.chart, self.space, point, target, steps)
+        point = self._check(start, target)
+        # Where the noise is Gaussian, one step makes a point a smooth density; finite noise is followed exactly.
+        smooth = isinstance(self.process.noise, Normal) or isinstance(self._level(self.space), GaussianLevel)
+        depth = 0 if smooth else steps
+        first = unfold(self.process, self.chart, self.space, point, target, depth)
         done = len(first.arrived) - 1
-        grids = [self.space.coarser(factor) for factor in (1, 2, 4, 8)]
-        values, leaks, rates, settled = [], [], [], []
-        for grid in grids:
-            value, leak, rate, known = self._on(grid, first, target, steps - done, what)
-            values.append(value)
-            leaks.append(leak)
-            rates.append(rate)
-            settled.append(known)
-        value, error, regular = extrapolate(values)
-        leaked = min(1.0, leaks[0])
-        details = {
-            "cells": [grid.shape for grid in grids],
-            "values": values,
-            "regular": regular,
-            "rate": rates[0],
-            "exact_steps": done,
-        }
-        status = Status.OK
-        if what == "arrived":
-            error = min(error + leaked, 1.0)
-            value = min(value, 1.0)
-        else:
-            error = error + leaked * value
-        if leaked > max(LEAK, 0.01 * value if what == "arrived" else 0.01):
-            status, details["mass"] = Status.LEAKS, f"{leaked:.2g}"
-        if not all(settled):
-            status, details["iterations"] = Status.NOT_CONVERGED, "the allowed number of"
-        return Estimate(value, error, status, details)
+        ask = _on(self._level, first, target, steps - done, what)
+        return number(self.space, ask, probability=what == "arrived", exact_steps=done)
 
-    def _on(self, grid: Grid, first: Unfolded, target: Predicate, steps: float, what: str) -> tuple[float, ...]:
-        """One answer on one grid: (value, expected exits, rate, whether it is settled)."""
-        before = first.arrived[-1] if what == "arrived" else first.time[-1]
+
+def _on(
+    level_of: Callable[[Grid], Level], first: Unfolded, target: Predicate, steps: float, what: str
+) -> Callable[[Grid], Found]:
+    """First passage after the enumerated steps, as a question to any grid."""
+
+    def ask(grid: Grid) -> Found:
+        before = float(first.arrived[-1] if what == "arrived" else first.time[-1])
         if steps <= 0 or not len(first.weights):
-            return before, first.leaked, np.nan, True
-        killed = self._killed(grid, target)
-        index, weight = weights(grid, first.points)
-        entry = np.bincount(index.reshape(-1), (weight * first.weights[:, None]).reshape(-1), minlength=grid.size)
-        found = passage(killed, steps, _reached(killed.stay, entry))
-        value = before + entry @ (found.arrived if what == "arrived" else found.time)
-        return float(value), float(first.leaked + entry @ found.leaked), found.rate, found.settled
+            return Found(before, first.leaked)
+        killed = level_of(grid).killed(target)
+        start = entry(grid, first.points, first.weights)
+        reached = reached_from(killed.stay, start)
+        if math.isinf(steps) and not np.all(can_hit(killed)[reached]):
+            return Found(math.inf, 0.0, never=True)
+        found = passage(killed, steps, reached)
+        value = before + float(start @ (found.arrived if what == "arrived" else found.time))
+        return Found(value, first.leaked + float(start @ found.leaked), found.settled, rate=found.rate)
 
-    def _check_question(self, point: np.ndarray, target: Predicate) -> None:
-        if not self.space.holds(point[None])[0]:
-            raise ValueError(
-                f"start must lie on the grid from {self.space.lower} to {self.space.upper}, got {point.tolist()}"
-            )
-        if holds(target, self.chart, point[None])[0]:
-            raise ValueError(f"start must lie outside the target, got {point.tolist()}, where the target holds already")
-        edges = np.stack(np.meshgrid(*self.space.edges, indexing="ij"), axis=-1).reshape(-1, self.space.dimension)
-        if not (np.any(holds(target, self.chart, self.space.points)) or np.any(holds(target, self.chart, edges))):
-            raise ValueError(
-                f"target must hold somewhere on the grid from {self.space.lower} to {self.space.upper}, and holds at "
-                "no center and no corner of its cells: make the grid larger or finer, or correct the target"
-            )
+    return ask
 
-    def _images(self, grid: Grid) -> Outcomes:
-        if grid not in self._outcomes:
-            found = outcomes(self.process, self.chart, grid.points)
-            if not np.all(np.isfinite(found.points)):
-                bad = grid.points[~np.all(np.isfinite(found.points), axis=(1, 2))][0]
-                raise ValueError(
-                    f"a step from {bad.tolist()} on the grid leads to NaN or infinity: make the grid smaller"
-                )
-            self._outcomes[grid] = found
-        return self._outcomes[grid]
 
-    def _kernel(self, grid: Grid) -> tuple[Any, np.ndarray]:
-        """The operator on a grid, and the probability that a step leaves it."""
-        images = self._images(grid)
-        outside = ~grid.holds(images.points)
-        return _matrix(grid, images, np.ones(outside.shape)), outside @ images.weights
-
-    def _killed(self, grid: Grid, target: Predicate) -> Killed:
-        # A cell center inside the target is given its chance to come back as if it had not arrived, so that nothing
-        # jumps at the target's edge, and interpolation across it is as good as elsewhere. Whether an image
-        # has arrived is asked of the image itself: the edge of the target is sharp.
-        images = self._images(grid)
-        met = holds(target, self.chart, images.points)
-        leak = (~met & ~grid.holds(images.points)) @ images.weights
-        return Killed(_matrix(grid, images, ~met), met @ images.weights, leak)
-
-    def _pushed(self, grid: Grid, density: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
-        matrix, leak = (self.matrix, self.leak) if grid == self.space else self._kernel(grid)
-        mass, lost, backward = density.reshape(-1) * grid.cell_volume, 0.0, matrix.T.tocsr()
-        for _ in range(steps):
-            lost += float(mass @ leak)
+def _limit(backward: Any, mass: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The shape that masses take under many steps, brought to sum 1, and whether it has been reached."""
+    for _ in range(MOST_ITERATIONS // 100):
+        before = mass
+        for _ in range(100):
             mass = backward @ mass
-        return mass.reshape(grid.shape) / grid.cell_volume, lost
-
-    def _stationary(self, grid: Grid) -> tuple[np.ndarray, float, bool]:
-        matrix, leak = (self.matrix, self.leak) if grid == self.space else self._kernel(grid)
-        mass, backward = np.full(grid.size, 1 / grid.size), matrix.T.tocsr()
-        settled = False
-        for _ in range(MOST_ITERATIONS // 100):
-            before = mass
-            for _ in range(100):
-                mass = backward @ mass
-            mass = mass / mass.sum()
-            if np.abs(mass - before).sum() < 1e-11:
-                settled = True
-                break
-        return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ leak), settled
-
-    def _density(self, fine: np.ndarray, coarse: np.ndarray, lost: float) -> Estimate:
-        details: dict[str, Any] = {"space": self.space, "leak": lost}
-        status = Status.OK
-        if lost > LEAK:
-            status, details["mass"] = Status.LEAKS, f"{lost:.2g}"
-        return Estimate(fine, density_error(fine, coarse), status, details)
+            total = mass.sum()
+            if total < 1e-200:
+                mass = mass / max(total, np.finfo(float).tiny)
+        mass = mass / mass.sum()
+        if np.abs(mass - before).sum() < 1e-11:
+            return mass, True
+    return mass, False
 
 
-MOST_ITERATIONS = 100_000
-
-
-def _matrix(grid: Grid, images: Outcomes, kept: np.ndarray) -> Any:
-    """The sparse matrix that interpolates at every image and takes the mean over the outcomes."""
-    n, count, axes = images.points.shape
-    index, weight = weights(grid, images.points.reshape(-1, axes))
-    weight = weight.reshape(n, count, -1) * (images.weights * kept)[:, :, None]
-    rows = np.arange(n + 1) * (count * index.shape[1])
-    matrix = scipy.sparse.csr_matrix((weight.reshape(-1), index.reshape(-1), rows), shape=(n, n))
-    matrix.sum_duplicates()
-    return matrix
-
-
-def _reached(stay: Any, entry: np.ndarray) -> np.ndarray:
-    """Which states can be reached from the entry."""
-    n = len(entry)
-    links = stay.copy()
-    links.eliminate_zeros()
-    source = np.flatnonzero(entry > 0)
-    start = scipy.sparse.csr_matrix((np.ones(len(source)), source, [0, len(source)]), shape=(1, n))
-    graph = scipy.sparse.bmat([[links, None], [start, scipy.sparse.csr_matrix((1, 1))]], format="csr")
-    order = scipy.sparse.csgraph.breadth_first_order(graph, n, return_predecessors=False)
-    reached = np.zeros(n, bool)
-    reached[order[order < n]] = True
-    return reached
+def _either(a: Predicate, b: Predicate) -> Predicate:
+    return lambda state: a(state) | b(state)

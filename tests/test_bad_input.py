@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import thalweg as tw
@@ -106,11 +106,12 @@ def test_any_malformed_input_is_refused_in_a_sentence(asked):
     )
     thrown = []
 
-    @settings(max_examples=FEWEST + 50, deadline=None, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=FEWEST + 100, deadline=None, derandomize=True, phases=[Phase.generate])
     @given(st.sampled_from(numbers), garbage)
     def throw(where, value):
-        thrown.append(value)
         name, argument = where
+        assume(not (isinstance(value, complex) and argument.startswith("state")))  # a number like any other there
+        thrown.append(value)
         refusal(asked[name], argument, Bad(value, argument))
 
     throw()

@@ -122,8 +122,6 @@ class Watch(eqx.Module):
     folds: dict[str, Any] = eqx.field(default_factory=dict)
 
     def __check_init__(self):
-        if not is_whole(self.every) or not 1 <= self.every < 2**62:
-            raise ValueError(f"every must be a whole number of steps >= 1, got {shown(self.every)}")
         check_function(self.record, "record", "state, w, next_state", optional=True)
         check_function(self.until, "until", "state", optional=True)
         if not isinstance(self.folds, dict):

@@ -232,7 +232,7 @@ def simulate(
         raise ValueError(
             f"start must be one step number, got shape {np.shape(start)}: for one a member, call tw.ensemble"
         )
-    _check_how(options, on_chunk, resume)
+    _check_how(options, on_chunk, resume, every)
     watch = Watch(record, every, until, {} if folds is None else folds)
     state = settle(process, state, key, Batch())
     batch = Batch(vectorise=_vectorises(process, state, key, Batch(), None if options is None else options.vectorise))
@@ -294,7 +294,7 @@ def ensemble(
     check_choice(noise, "noise", ("independent", "shared"))
     if not callable(over) and not (isinstance(over, str) and over in ("states", "process", "both")):
         raise ValueError(f'over must be "states", "process", "both" or a selector of process leaves, got {shown(over)}')
-    _check_how(options, on_chunk, resume)
+    _check_how(options, on_chunk, resume, every)
     leading = _leading(process, over)
     members = count_members(
         states if over in ("states", "both") else leading,
@@ -382,7 +382,7 @@ def fork(
     end = start + int(np.max(np.asarray(run.steps)))
     if not is_whole(at) or not start <= at <= end:
         raise ValueError(f"at must be a step of the run, a whole number from {start} to {end}, got {at!r}")
-    _check_how(options, None, None)
+    _check_how(options, None, None, every)
     batch, key, original = run.batch, run.key, run.process
     nearest = max(step for step in run.stored if step <= at)
     here = run.stored[nearest]
@@ -481,7 +481,9 @@ def _of_twin(fold: Any) -> Fold:
     )
 
 
-def _check_how(options: Any, on_chunk: Any, resume: Any) -> None:
+def _check_how(options: Any, on_chunk: Any, resume: Any, every: Any) -> None:
+    if not is_whole(every) or not 1 <= every < 2**62:
+        raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
     if options is not None and not isinstance(options, Options):
         raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
     if resume is not None and not isinstance(resume, Checkpoint):

@@ -125,7 +125,7 @@ def read(path: str | os.PathLike) -> "xarray.Dataset":
             return dataset.load()
     except (OSError, ValueError, KeyError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise ValueError(f"path must be a whole netCDF file, and {path} is not: {reason}") from None
+        raise ValueError(f"{path} is not a whole netCDF file: {reason}; check its path") from None
 
 
 def _path(path: Any) -> Path:

@@ -58,6 +58,8 @@ class Chart:
         ):
             return np.asarray(self.point(given), dtype=float)
         leaves = jax.tree.leaves(given)
+        if isinstance(start, list | tuple) and all(leaf.ndim == 0 for leaf in leaves):
+            leaves = [jnp.stack(leaves)]
         if len(leaves) == 1 and leaves[0].size == self.dimension and leaves[0].ndim <= 1:
             return np.asarray(leaves[0], dtype=float).reshape(-1)
         raise ValueError(
@@ -80,7 +82,10 @@ def _template(process: Process, dimension: int, center: np.ndarray) -> Any:
     except (TypeError, ValueError) as problem:
         if state is not None:
             return state
-        raise ValueError(f"process.init must make a state from a point of the grid, got: {problem}") from None
+        raise ValueError(
+            f"process.init must make a state from a point of the grid, got: {problem} (for a process on finitely many "
+            "states pass tw.flow.States in place of a grid)"
+        ) from None
 
 
 def _coordinates(process: Process, template: Any) -> Selection:

@@ -19,6 +19,7 @@ SAME = 1e-11  # relative spread of the rate at which the arrival counts as geome
 MOST_WORK = 6e9  # multiplications spent on steps before a slow chain is solved at once, or given up
 MOST_DIRECT = 70_000  # states for which it is solved at once
 TINY = 1e-280
+FEW = 256  # steps that are made without looking whether the rate has settled
 
 
 class Killed(NamedTuple):
@@ -37,7 +38,7 @@ class Passage(NamedTuple):
     """First passage from every state, shape (n,).
 
     - `arrived`: the probability of arrival within the steps asked for.
-    - `time`: the mean of the smaller of arrival time and steps asked for.
+    - `time`: the mean of the smaller of arrival time and steps asked for (NaN where they are few).
     - `leaked`: the expected number of times that the grid is left before.
     - `rate`: the probability of arrival a step, once it is the same everywhere; else NaN.
     - `settled`: whether the answer holds for all steps asked for.
@@ -62,6 +63,10 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
         return Passage(np.zeros(n), np.zeros(n), np.zeros(n), np.nan, True)
     if not np.any(hit[reached]):  # never
         return Passage(np.zeros(n), np.full(n, float(steps)), _visits(stay, leak, steps), 0.0, True)
+    if np.mean(reached) < 0.8:  # most of the grid does not matter
+        return _embedded(killed, steps, reached)
+    if steps <= FEW and not np.any(leak):
+        return _few_steps(stay, hit, int(steps))
     survival = np.asarray(stay.sum(axis=1)).reshape(-1)
     columns = np.column_stack([hit, leak, survival])
     arrived, leaked, time = hit.copy(), leak.copy(), np.ones(n)
@@ -89,6 +94,28 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
         time = time + survival * left / rate
         leaked = leaked + lost * (1 - rate) * left / rate
     return Passage(arrived, time, leaked, rate, settled)
+
+
+def _few_steps(stay: Any, hit: np.ndarray, steps: int) -> Passage:
+    """Arrival within so few steps that no rate needs to be looked for; the time is not asked for."""
+    arrived, now = hit.copy(), hit
+    for _ in range(1, steps):
+        now = stay @ now
+        arrived += now
+    return Passage(arrived, np.full(len(hit), np.nan), np.zeros(len(hit)), np.nan, True)
+
+
+def _embedded(killed: Killed, steps: float, reached: np.ndarray) -> Passage:
+    """The answer among the states that matter, zero elsewhere."""
+    some = np.flatnonzero(reached)
+    found = passage(Killed(killed.stay[some][:, some], killed.hit[some], killed.leak[some]), steps)
+
+    def whole(part: np.ndarray) -> np.ndarray:
+        everywhere = np.zeros(len(reached))
+        everywhere[some] = part
+        return everywhere
+
+    return Passage(whole(found.arrived), whole(found.time), whole(found.leaked), found.rate, found.settled)
 
 
 def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:

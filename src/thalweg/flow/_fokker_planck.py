@@ -1,5 +1,6 @@
 """The diffusion approximation: the Fokker-Planck equation, in finite volumes that keep mass and never go negative."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -36,21 +37,21 @@ def fokker_planck(
 ) -> "FokkerPlanck":
     """The diffusion that is put in the place of a process, and the same questions asked of it.
 
-    `dp/dt = -div J`, `J_i = b_i p - (1/2) sum_j d(A_ij p)/dx_j`, with `b` the drift and `A` the diffusion (the covariance
-    gained in one unit of time; in one dimension `2D`). One unit of time is one step of the process. Of order 1, `b` and
-    `A` are the mean and the covariance of a step; of order 2, those of `modified_equation`.
+    `dp/dt = -div J`, `J_i = b_i p - (1/2) sum_j d(A_ij p)/dx_j`, with `b` the drift and `A` the diffusion (the
+    covariance gained in one unit of time; in one dimension `2D`). One unit of time is one step of the process. Of order
+    1, `b` and `A` are the mean and the covariance of a step; of order 2, those of `modified_equation`.
 
-    The fluxes are those of Scharfetter and Gummel (1969; Chang and Cooper, 1970), so that no density turns negative, also where the
-    diffusion vanishes; time steps are implicit and L-stable.
+    The fluxes are those of Scharfetter and Gummel (1969; Chang and Cooper, 1970), so that no density turns negative,
+    also where the diffusion vanishes; time steps are implicit and L-stable.
 
     **Arguments**
 
-    - `process_or_coefficients`: a `Process`, or `(drift, diffusion)`: functions of a point (a number on one axis, else an
-      array). The diffusion is a number, or a matrix on more than one axis.
-    - `grid`: a `Grid`. - `convention`: `"ito"`, which is what a step means; `"stratonovich"` and `"anti-ito"` add `a` times half
-      the slope of `A`, a = 1/2 and 1: for showing what they get wrong. - `order`: 1 or 2, for a process.
-    - `compare`: whether answers about a process are held against its transfer operator. Their distance is then part of
-      the error, and the status says where the diffusion cannot be trusted.
+    - `process_or_coefficients`: a `Process`, or `(drift, diffusion)`: functions of a point (a number on one axis, else
+      an array). The diffusion is a number, or a matrix on more than one axis.
+    - `grid`: a `Grid`. - `convention`: `"ito"`, which is what a step means; `"stratonovich"` and `"anti-ito"` add `a`
+      times half the slope of `A`, a = 1/2 and 1: for showing what they get wrong. - `order`: 1 or 2, for a process.
+    - `compare`: whether answers about a process are held against its transfer operator. Their distance is then part
+      of the error, and the status says where the diffusion cannot be trusted.
 
     **Returns** a `FokkerPlanck`. **Raises** `ValueError` for coefficients that are not finite on the grid.
 
@@ -159,7 +160,7 @@ class FokkerPlanck:
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             made = self._on(grid)
             mass = averaged(start, grid).reshape(-1) * grid.cell_volume
-            fineness = 8 if grid == self.space else 4
+            fineness = self._fineness if grid == self.space else self._fineness // 2
             mass = evolve(made.matrix.T.tocsc(), mass, float(steps), fineness)
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ made.leak), True
 
@@ -188,7 +189,7 @@ class FokkerPlanck:
         steps = check_steps(steps)
 
         def ask(killed: Generator, grid: Grid) -> np.ndarray:
-            return killed.arrival(float(steps), 8 if grid == self.space else 4)
+            return killed.arrival(float(steps), self._fineness)
 
         return self._passage(start, target, ask, lambda p: p.escape_probability(start, target, steps), True)
 
@@ -232,13 +233,16 @@ class FokkerPlanck:
         """The `k` longest times in which a perturbation dies out: 1 / (eigenvalue of the generator)."""
         if not is_whole(k) or not 1 <= k < self.space.size // 4 - 2:
             raise ValueError(f"k must be a whole number from 1 to a quarter of the cells, got {k!r}")
-        fine, coarse = (
-            1 / self._on(grid).eigenvalues(k + 1)[1:] for grid in (self.space, self.space.coarser(2))
-        )
+        fine, coarse = (1 / self._on(grid).eigenvalues(k + 1)[1:] for grid in (self.space, self.space.coarser(2)))
         estimate = Estimate(fine, np.abs(fine - coarse) + 1e-9 * fine, self.status, {"why": self._why})
         return self._held(estimate, lambda operator: operator.relaxation_times(k))
 
     # ----------------------------------------------------------------------------------------------
+
+    @property
+    def _fineness(self) -> int:
+        """Time steps of each length: on a line they cost little."""
+        return 32 if self.space.dimension == 1 else 8
 
     def _on(self, grid: Grid) -> Generator:
         if grid not in self._generators:
@@ -325,7 +329,5 @@ def _marked(grid: Grid, marks: np.ndarray) -> np.ndarray:
     low, high = grid.lower[0], grid.upper[0]
     ends = np.unique(np.concatenate([[low, high], marks[(marks > low) & (marks < high)]]))
     width = grid.widths[0]
-    parts = [
-        np.linspace(a, b, max(2, round((b - a) / width)) + 1)[:-1] for a, b in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    parts = [np.linspace(a, b, max(2, round((b - a) / width)) + 1)[:-1] for a, b in itertools.pairwise(ends)]
     return np.concatenate([*parts, [high]])

@@ -1,7 +1,7 @@
 """Rates between the cells of a diffusion: a Markov chain in continuous time, and the linear problems it poses.
 
-Across a face with drift b and diffusion A (variance a unit of time, D = A/2), the flux is that of Scharfetter and Gummel:
-with `v = b - (1 - a) dD/dx` and the Peclet number `w = v gap / D`, the rates are `D B(-w) / gap` forwards and
+Across a face with drift b and diffusion A (variance a unit of time, D = A/2), the flux is that of Scharfetter and
+Gummel: with `v = b - (1 - a) dD/dx` and the Peclet number `w = v gap / D`, the rates are `D B(-w) / gap` forwards and
 `D B(w) / gap` backwards, `B(w) = w / (e^w - 1)`, over the width of the cell that is left. All rates are >= 0 whatever
 the drift; where D = 0 they are `max(v, 0)` and `max(-v, 0)`, the upwind limit.
 
@@ -45,7 +45,9 @@ def generator(cells: Cells, coefficients: Coefficients, a: float, met: np.ndarra
         axis, left, right = faces.axis, faces.left, faces.right
         inner = (left >= 0) & (right >= 0)
         from_left, from_right = np.where(left >= 0, left, right), np.where(right >= 0, right, left)
-        diffusion = np.maximum(variance[:, axis, axis] / 2 - (cross[from_left, axis] + cross[from_right, axis]) / 2, 0.0)
+        diffusion = np.maximum(
+            variance[:, axis, axis] / 2 - (cross[from_left, axis] + cross[from_right, axis]) / 2, 0.0
+        )
         slope = (centre[from_right, axis, axis] - centre[from_left, axis, axis]) / faces.gap
         drift = b[:, axis] - (1 - a) * slope
         for other in range(cells.points.shape[1]) if a else ():  # a sum_j dD_ij/dx_j of the other axes
@@ -76,7 +78,7 @@ def generator(cells: Cells, coefficients: Coefficients, a: float, met: np.ndarra
 
 
 def _cross_terms(cells: Cells, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which share of the correlations the grid can carry, (cells,), and what they take from each axis, (cells, axes)."""
+    """The share of the correlations that the grid can carry, (cells,); what they take from each axis, (cells, axes)."""
     n, axes = cells.points.shape
     if axes == 1:
         return np.ones(n), np.zeros((n, 1))
@@ -249,9 +251,7 @@ def _balance(up: np.ndarray, down: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.log(up) - np.log(down)
     if not np.all(np.isfinite(steps)):  # a gate that opens one way: the mass is beyond it
-        blocks = np.flatnonzero(~np.isfinite(steps))
         steps = np.where(np.isfinite(steps), steps, np.where(up > down, 745.0, np.where(up < down, -745.0, 0.0)))
-        del blocks
     level = np.concatenate([[0.0], np.cumsum(steps)])
     mass = np.exp(level - level.max())
     return np.asarray(mass / mass.sum())

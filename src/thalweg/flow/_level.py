@@ -89,7 +89,9 @@ class OutcomesLevel:
         corners = index.shape[1]
         weight = (weight.reshape(n, count, corners) * (self.images.weights * kept)[:, :, None]).reshape(-1)
         rows = np.arange(n + 1) * (count * corners)
-        matrix = scipy.sparse.csr_matrix((weight, index.reshape(-1).copy(), rows), shape=(n, n))  # sorted in place below
+        matrix = scipy.sparse.csr_matrix(
+            (weight, index.reshape(-1).copy(), rows), shape=(n, n)
+        )  # sorted in place below
         if count * corners <= 64:
             matrix.sum_duplicates()
         return matrix
@@ -103,12 +105,24 @@ class GaussianLevel:
 
     @cached_property
     def kernel(self) -> tuple[Any, np.ndarray]:
-        matrix, _, leak = hat_weights(self.grid, self.steps, np.array([]), np.array([False]))
+        matrix, _, leak = hat_weights(self.grid, self._less, np.array([]), np.array([False]))
         return matrix, leak
 
     def killed(self, target: Predicate) -> Killed:
         edges, inside = target_edges(self.grid, self.chart, target)
-        return Killed(*hat_weights(self.grid, self.steps, edges, inside))
+        stay, hit, leak = hat_weights(self.grid, self.steps, edges, inside)
+        sharper, _, _ = hat_weights(self.grid, self._less, edges, inside)
+        right, got = (np.asarray(m.sum(axis=1)).reshape(-1) for m in (stay, sharper))
+        scale = np.divide(right, got, out=np.zeros(len(got)), where=got > 0)
+        return Killed(scipy.sparse.diags(scale) @ sharper, hit, leak)
+
+    @property
+    def _less(self) -> GaussianSteps:
+        """The steps with a little less noise: (cell width)^2/6 of variance, which interpolation adds again."""
+        mean, deviation = self.steps
+        added = self.grid.widths[0] ** 2 / 6
+        enough = deviation**2 > 6 * added
+        return GaussianSteps(mean, np.where(enough, np.sqrt(np.maximum(deviation**2 - added, 0.0)), deviation))
 
 
 def entry(grid: Grid, points: Float[np.ndarray, "n axes"], masses: Float[np.ndarray, " n"]) -> np.ndarray:

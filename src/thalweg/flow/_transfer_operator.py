@@ -24,6 +24,7 @@ from thalweg.flow._space import Grid, States
 from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
 
 MOST_ITERATIONS = 100_000
+PATIENCE = 20  # hundreds of steps before the leading eigenvector is looked for instead
 
 
 def transfer_operator(process: Process, space: Grid | States) -> "TransferOperator | StatesOperator":
@@ -186,7 +187,8 @@ class TransferOperator:
         """The process given that it meets `target` before `avoiding`, or within `steps` steps (Doob's transform).
 
         Its runs are typical escape paths. With `steps` the state carries the number of steps left (`Waiting`);
-        `process.init` makes one. The noise must take finitely many values.
+        `process.init` makes one. The noise must take finitely many values. Where maps expand, interpolation gives
+        some hopeless places a chance: under 1% of paths then miss, as `run.arrived` tells.
         """
         check_target(self.space, self.chart, target)
         if (avoiding is None) == (steps is None):
@@ -263,17 +265,39 @@ def _on(
 
 def _limit(backward: Any, mass: np.ndarray) -> tuple[np.ndarray, bool]:
     """The shape that masses take under many steps, brought to sum 1, and whether it has been reached."""
-    for _ in range(MOST_ITERATIONS // 100):
+    for round_ in range(MOST_ITERATIONS // 100):
         before = mass
         for _ in range(100):
             mass = backward @ mass
-            total = mass.sum()
-            if total < 1e-200:
-                mass = mass / max(total, np.finfo(float).tiny)
-        mass = mass / mass.sum()
+        mass = mass / max(mass.sum(), np.finfo(float).tiny)
         if np.abs(mass - before).sum() < 1e-11:
             return mass, True
+        if round_ == PATIENCE:
+            by_krylov = _slowest_shape(backward, mass)
+            if by_krylov is not None:
+                return by_krylov, True
     return mass, False
+
+
+def _slowest_shape(backward: Any, mass: np.ndarray) -> np.ndarray | None:
+    """The leading eigenvector, if it stands alone: for chains that mix too slowly to wait for."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
+    if len(mass) < 64:
+        return None
+    try:
+        values, vectors = eigs(backward, k=2, which="LR", v0=mass, ncv=min(len(mass) - 1, 60), tol=1e-13, maxiter=5000)
+    except ArpackNoConvergence:
+        return None
+    first, second = np.argsort(-values.real)
+    if values[first].real - values[second].real < 1e-10:
+        return None
+    shape = vectors[:, first].real
+    shape = shape * np.sign(shape.sum())
+    if shape.min() < -1e-9 * shape.max():
+        return None
+    shape = np.maximum(shape, 0.0)  # rounding
+    return np.asarray(shape / shape.sum())
 
 
 def _either(a: Predicate, b: Predicate) -> Predicate:

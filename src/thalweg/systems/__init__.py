@@ -8,6 +8,7 @@ _NAMES = {
     "_learners": ["coin", "linear_noise", "pit", "pit_losses", "pit_points"],
     "_lorenz": ["lorenz"],
     "_perceptron": ["Perceptron", "perceptron", "softmax_classifier"],
+    "_two_wells": ["two_wells", "two_wells_losses"],
     "_wells": ["double_well"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -120,7 +120,19 @@ class _Local(NamedTuple):
 
 
 @eqx.filter_jit
-def _local(increments: Increments, x: Float[Array, " n"], towards: Any, kind: str) -> _Local:
+def _mean(increments: Increments, x: Any) -> Any:
+    return increments.mean(jnp.reshape(jnp.asarray(x, float), 1))[0]
+
+
+def _local(increments: Increments, x: Any, towards: float, kind: str) -> _Local:
+    x = np.asarray(x, float)
+    size = 4 if len(x) <= 4 else -(-len(x) // 640) * 640  # few sizes, so that little is compiled
+    padded = jnp.asarray(np.concatenate([x, np.full(size - len(x), x[-1])]))
+    return _Local(*(np.asarray(part)[: len(x)] for part in _compiled_local(increments, padded, towards, kind)))
+
+
+@eqx.filter_jit
+def _compiled_local(increments: Increments, x: Float[Array, " n"], towards: Any, kind: str) -> _Local:
     def at(x):
         delta, slope = jax.jvp(lambda y: increments(y[None])[:, 0], (x,), (jnp.ones(()),))
         delta, slope, w = towards * delta, slope, increments.weights  # the axis points at the target
@@ -130,8 +142,7 @@ def _local(increments: Increments, x: Float[Array, " n"], towards: Any, kind: st
         guess = -2 * m / jnp.where(C > 0, C, 1.0)
         dm = w @ slope
         if kind == "diffusion":
-            p = guess
-            k = 0.0
+            p, k = guess, jnp.zeros(())
         else:
             p = _root(w, delta, guess)
             tilt = jnp.exp(p * delta)
@@ -178,7 +189,7 @@ def _on_a_line(increments: Increments, start: float, target: float, stretches: i
 def _line(
     increments: Increments, start: float, target: float, towards: float, stretches: int, kind: str
 ) -> QuasiPotential:
-    mean = lambda x: float(increments.mean(jnp.array([x]))[0]) * towards  # noqa: E731
+    mean = lambda x: float(_mean(increments, np.float64(x))) * towards  # noqa: E731
     cuts = _sign_changes(increments, start, target, towards, mean)
     uphill = [(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if mean((a + b) / 2) < 0]
     fine = _gather(increments, uphill, towards, stretches, kind)
@@ -206,7 +217,7 @@ def _sign_changes(
     from scipy.optimize import brentq
 
     x = np.linspace(start, target, 2049)
-    m = np.asarray(_local(increments, jnp.asarray(x), towards, "diffusion").mean)
+    m = _local(increments, x, towards, "diffusion").mean
     scale = np.max(abs(m))
     inner = []
     for i in np.flatnonzero(np.sign(m[:-1]) * np.sign(m[1:]) < 0):
@@ -236,14 +247,14 @@ def _gather(
         edges = np.linspace(a, b, stretches + 1)
         x = ((edges[:-1] + edges[1:]) / 2)[:, None] + np.diff(edges)[:, None] / 2 * nodes
         dx = (abs(np.diff(edges))[:, None] / 2 * weights).reshape(-1)
-        local = _local(increments, jnp.asarray(x.reshape(-1)), towards, kind)
-        most, variance = np.asarray(local.most), np.asarray(local.variance)
+        local = _local(increments, x.reshape(-1), towards, kind)
+        most, variance = local.most, local.variance
         stuck = np.flatnonzero(~(most > 1e-12 * np.max(abs(most))))
         still = np.flatnonzero(~(variance > 1e-24 * np.max(variance) + 1e-300))
         blocked = float(x.reshape(-1)[stuck[0]]) if stuck.size and blocked is None else blocked
         flat = float(x.reshape(-1)[still[0]]) if still.size and flat is None else flat
-        total += float(np.sum(np.asarray(local.p) * dx))
-        log_prefactor += float(np.sum(np.broadcast_to(np.asarray(local.k), dx.shape) * dx))
+        total += float(np.sum(local.p * dx))
+        log_prefactor += float(np.sum(local.k * dx))
     return _Gathered(total, log_prefactor, blocked, flat)
 
 
@@ -261,7 +272,7 @@ def _rate(
     if bottom is None:
         return _no_rate("start lies in no well: the mean step must lead back to a point that it leaves alone"), -math.inf
     cuts = _sign_changes(increments, bottom, target, towards, mean)
-    slopes = [float(_local(increments, jnp.array([c]), towards, kind).slope[0]) for c in cuts]
+    slopes = [float(_local(increments, [c], towards, kind).slope[0]) for c in cuts]
     at_end = abs(mean(cuts[-1])) <= 1e-6 * abs(slopes[-1] * (cuts[-1] - cuts[0]))
     lips = [c for c, s in zip(cuts[1:], slopes[1:], strict=True) if s > 0 and (c != cuts[-1] or at_end)]
     if len(lips) != 1:
@@ -269,8 +280,8 @@ def _rate(
     lip = lips[0]
     fine = _gather(increments, [(bottom, lip)], towards, stretches, kind)
     coarse = _gather(increments, [(bottom, lip)], towards, max(8, stretches // 2), kind)
-    ends = _local(increments, jnp.array([bottom, lip]), towards, kind)
-    C, slope = np.asarray(ends.variance), np.asarray(ends.slope)
+    ends = _local(increments, [bottom, lip], towards, kind)
+    C, slope = ends.variance, ends.slope
     if not np.all(C > 0):
         return _no_rate("the noise vanishes at the bottom or at the lip: there is no prefactor"), -math.inf
     ratio = math.sqrt(C[1] / C[0]) if kind == "exact" else math.sqrt(C[0] / C[1])
@@ -286,10 +297,10 @@ def _bottom(increments: Increments, start: float, mean: Callable[[float], float]
     from scipy.optimize import brentq
 
     x, scale = start, None
-    slope = float(_local(increments, jnp.array([start]), towards, "diffusion").slope[0])
+    slope = float(_local(increments, [start], towards, "diffusion").slope[0])
     if slope < 0:  # near enough for Newton
         for _ in range(50):
-            slope = float(_local(increments, jnp.array([x]), towards, "diffusion").slope[0])
+            slope = float(_local(increments, [x], towards, "diffusion").slope[0])
             if not slope < 0:
                 break
             step = -towards * mean(x) / slope
@@ -317,9 +328,8 @@ def _path_on_line(
     increments: Increments, start: float, target: float, towards: float, uphill: list[tuple[float, float]], kind: str
 ) -> Path:
     x = np.linspace(start, target, 513)
-    local = _local(increments, jnp.asarray(x), towards, kind)
-    climbs = np.asarray(local.mean) < 0
-    p = np.where(climbs, np.asarray(local.p), 0.0)
+    local = _local(increments, x, towards, kind)
+    p = np.where(local.mean < 0, local.p, 0.0)
     p = np.where(np.isfinite(p), p, 0.0)
     cost = np.concatenate([[0.0], np.cumsum((p[1:] + p[:-1]) / 2 * abs(np.diff(x)))])
     return Path(x[:, None], towards * p[:, None], cost)

@@ -52,9 +52,9 @@ def splitting(
     many paths: `sqrt(sum_j K_j / (paths (paths - K_j)))`), `levels`, `extinct` (repeats that died out), `bytes` (memory of
     the paths: lineages, not states; a branch is replayed from the start, to the same bits), `log10`.
 
-    The status is `HEAVY_TAILS` where the score is poor: repeats died out, or the spread of one repeat is beyond 1
-    or beyond 4 times the least possible, so that the mean hangs on few repeats and its error bar cannot be trusted;
-    `NOT_CONVERGED` where a repeat went through `most_levels` levels.
+    The status is `POOR_SCORE` where repeats died out, or the spread of one repeat is beyond 1 or beyond 4 times
+    the least possible: then the mean hangs on few repeats and its error bar cannot be trusted. `NOT_CONVERGED` where a
+    repeat went through `most_levels` levels: the score stalls.
 
     **Raises** `ValueError` for a start at or above the level, for noise that ties steps together (`Shuffle`, epochs
     without replacement), and for a score that is not one finite number.
@@ -254,8 +254,11 @@ def _estimate(runs: list[Repeat], steps: int, paths: int, most_levels: int) -> E
         "paths": paths,
     }
     if not np.isfinite(top):
-        details["why"] = "every repeat died out before the level: give more paths, or a better score"
-        return Estimate(0.0, math.inf, Status.UNDEFINED, {**details, "repeats": np.exp(logs)})
+        stalled = np.any(levels >= most_levels)
+        details["why"] = "no repeat reached the level"
+        details["iterations"] = most_levels
+        status = Status.NOT_CONVERGED if stalled else Status.POOR_SCORE
+        return Estimate(0.0, math.inf, status, {**details, "repeats": np.exp(logs)})
     scaled = np.exp(logs - top)
     mean, deviation = np.mean(scaled), np.std(scaled, ddof=1)
     spread = float(deviation / mean)
@@ -265,8 +268,12 @@ def _estimate(runs: list[Repeat], steps: int, paths: int, most_levels: int) -> E
     if np.any(levels >= most_levels):
         status = Status.NOT_CONVERGED
         details["iterations"] = most_levels
-    elif np.any(extinct) or spread > 1 or spread > 4 * details["ideal_spread"]:
-        status = Status.HEAVY_TAILS
+    elif np.any(extinct):
+        status = Status.POOR_SCORE
+        details["why"] = f"{np.sum(extinct)} of {len(runs)} repeats died out"
+    elif spread > 1 or spread > 4 * details["ideal_spread"]:
+        status = Status.POOR_SCORE
+        details["why"] = f"repeats spread by {spread:.2g}, at best {details['ideal_spread']:.2g} is possible"
     return Estimate(value, error, status, details)
 
 

@@ -117,7 +117,7 @@ def test_independent_pits_add_up():
     one = [of_pit(0.01, target=x) for x in (1.12, 1.16)]
     process = tw.Process(turned, tw.noise.Choice(2, shape=(2,)))
     a, b = TURN @ np.array([BOTTOM, BOTTOM]), TURN @ np.array([1.12, 1.16])
-    found = tw.flow.quasi_potential(process, a, b, nodes=48)
+    found = tw.flow.quasi_potential(process, a, b, nodes=40)
     for ours, parts in ((found, one), (found.diffusion, [q.diffusion for q in one])):
         exact = sum(float(q.value) for q in parts)
         assert ours.value.ok and abs(float(ours.value) - exact) < ours.value.error < 2e-3 * exact
@@ -132,6 +132,7 @@ def test_independent_pits_add_up():
     assert float(tilt) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_over_one_lip_of_two():
     process = tw.Process(pits, tw.noise.Choice(2, shape=(2,)))
     found = tw.flow.quasi_potential(process, np.array([BOTTOM, BOTTOM]), np.array([LIP, BOTTOM]), nodes=32)
@@ -166,7 +167,7 @@ def test_noise_that_does_not_reach():
     """Two data span a line only: no path leaves it."""
     process = tw.processes.sgd(lambda p, z: 0.5 * (z @ p - 1) ** 2, jnp.array([[1.0, 0.0], [1.0, 0.1]]), 0.1)
     found = tw.flow.quasi_potential(process, process.init(jnp.zeros(2)), jnp.ones(2), nodes=16, iterations=20)
-    assert float(found.value) == np.inf and "does not push" in found.value.message
+    assert float(found.value) == np.inf and "fewer directions" in found.value.message
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from thalweg._results import Estimate, Status
 from thalweg.flow._increments import Increments
 
+FLAT = 1e-10  # a covariance is flat where its least eigenvalue is this share of its largest
 INNER = 40  # Newton steps for the momentum of a segment; 5 to 10 are needed
 
 
@@ -26,6 +27,10 @@ def minimum_action(
     """
     line = np.linspace(0.0, 1.0, max(4, nodes // 2) + 1)[:, None]
     path = start + line * (target - start)
+    stiff = np.linalg.eigvalsh(np.asarray(_covariances(increments, jnp.asarray(path))))
+    if not np.any(stiff[:, 0] > FLAT * stiff[:, -1]):
+        why = "the noise moves the state along fewer directions than it has coordinates: most points are out of its reach"
+        return Estimate(math.inf, 0.0, Status.UNDEFINED, {"why": why}), None, None, None
     coarse, path, _ = _relax(increments, path, iterations, tol, kind)
     path = _even(path, nodes)
     fine, path, moved = _relax(increments, path, iterations, tol, kind)
@@ -103,6 +108,11 @@ def _displaced(reference: Array, across: Array, u: Array) -> Array:
 
 
 @eqx.filter_jit
+def _covariances(increments: Increments, points: Array) -> Array:
+    return jax.vmap(lambda x: increments.moments(x)[1])(points)
+
+
+@eqx.filter_jit
 def _action(increments: Increments, reference: Array, across: Array, u: Array, kind: str) -> tuple[Any, Any]:
     def total(u):
         return jnp.sum(_pieces(increments, _displaced(reference, across, u), kind)[0])
@@ -170,6 +180,6 @@ def _piece(increments: Increments, x: Float[Array, " d"], v: Float[Array, " d"],
     step, speed, _, _ = newton(p)
     # Found if the last step is small against the reach of a single outcome, and C moves the state every way.
     trusted = jnp.max(abs(delta @ step)) <= 1e-6 * (1 + jnp.max(abs(delta @ p)))
-    trusted &= jnp.linalg.eigvalsh(C)[0] > 1e-10 * jnp.trace(C)
+    trusted &= jnp.linalg.eigvalsh(C)[0] > FLAT * jnp.trace(C)
     p, slowness = jax.lax.stop_gradient((p, size / jnp.maximum(speed, 1e-200)))
     return p @ v - slowness * H(x, p), p, trusted

@@ -17,7 +17,7 @@ EXACT = {0.003: 1.49851e-21, 0.004: 1.23298e-16, 0.006: 1.15848e-11}
 def run(size: str = "quick") -> Outcome:
     """Rates by quasi-potential against exact ones, C(T), and the exponent of the diffusion."""
     points = tw.systems.pit_points()
-    rates = np.linspace(0.0025, 0.012, 20 if size == "quick" else 60)
+    rates = np.linspace(0.0025, 0.012, 200)
     found = tw.flow.quasi_potential(tw.systems.pit(0.01), points.bottom, points.lip)
     V, V_fp = float(found.value) * 0.01, float(found.diffusion.value) * 0.01
     C, C_fp = found.rate.details["prefactor"] / 0.01, found.diffusion.rate.details["prefactor"] / 0.01
@@ -53,9 +53,8 @@ def run(size: str = "quick") -> Outcome:
             SOURCE,
             V_fp,
             "fails",
-            published=V,
             error=float(found.diffusion.value.error) * 0.01,
-            note=f"at T = 0.003 the diffusion's rate is {wrong[0.003]:.2g} times too large, at 0.006 {wrong[0.006]:.2g}",
+            note=f"the exact one is {V:.7f}: at T = 0.003 the diffusion's rate is {wrong[0.003]:.2g} times too large, at 0.006 {wrong[0.006]:.2g}",
             details={"V_FP": V_fp, "C_FP": C_fp},
         ),
         Claim(

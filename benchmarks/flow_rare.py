@@ -1,4 +1,4 @@
-"""Rare events and stability: quasi-potential, splitting against plain Monte Carlo, thresholds against dense linear algebra.
+"""Rare events and stability: quasi-potentials, splitting against plain Monte Carlo, thresholds against dense algebra.
 
 No Python package answers these for a discrete noisy map, so that the rivals are what one would write by hand.
 """
@@ -29,7 +29,10 @@ def quasi_potential():
         for W, weight in zip(x, weights, strict=True):
             wide = 2 * (W - 2) * np.exp(-((W - 2) ** 2))
             a, b = wide, wide + 200 * (W - 1) * np.exp(-100 * (W - 1) ** 2)
-            f = lambda p, a=a, b=b: np.log1p((np.expm1(-p * a) + np.expm1(-p * b)) / 2)
+
+            def f(p, a=a, b=b):
+                return np.log1p((np.expm1(-p * a) + np.expm1(-p * b)) / 2)
+
             guess = (a + b) / ((a - b) / 2) ** 2
             low, high = guess / 2, guess
             while f(high) < 0:
@@ -69,7 +72,9 @@ def splitting():
     }
     print(f"  relative error {relative:.3f} (splitting), {monte_carlo:.3f} (Monte Carlo)")
     print(f"  memory of the paths: {found.details['bytes'] / 1e6:.1f} MB for 1,000 paths of 100 steps")
-    print(f"  plain Monte Carlo at 1e-12 would take {seconds['plain'] * exact / 1e-12 / 0.12**2 / 3600:.0f} hours for 12%")
+    print(
+        f"  plain Monte Carlo at 1e-12 would take {seconds['plain'] * exact / 1e-12 / 0.12**2 / 3600:.0f} hours for 12%"
+    )
     target("splitting / Monte Carlo, time at equal error", seconds["splitting"] / seconds["plain"], most=1.0)
 
 
@@ -103,7 +108,10 @@ def thresholds():
     rate = tw.flow.largest_stable_learning_rate(factors=factors)
     seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    print(f"\n500 data, 200,000 parameters: {seconds:.1f} s, {peak / 1e9:.2f} GB beside the factors, rank {rate.details['rank']}")
+    print(
+        f"\n500 data, 200,000 parameters: {seconds:.1f} s, {peak / 1e9:.2f} GB beside the factors, "
+        f"rank {rate.details['rank']}"
+    )
     target("seconds", seconds, most=30)
 
 

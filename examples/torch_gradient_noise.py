@@ -45,7 +45,7 @@ def main() -> None:
         return grad(lambda p: vmap(lambda x, y: loss(p, x, y))(x, y).mean())(p)
 
     def hessian_times(v):
-        direction = tree(torch.as_tensor(np.asarray(v).reshape(-1)))
+        direction = tree(torch.tensor(np.ravel(v)))
         return flat(jvp(mean_gradient, (params,), (direction,))[1]).detach().numpy()
 
     d = gradients.shape[1]

@@ -141,7 +141,10 @@ def test_network_of_many_parameters():
         (lambda: tw.flow.gradient_noise(lambda p, z: p * z[0], 1.0, (np.ones(3), np.ones(2))), "same number of data"),
         (lambda: tw.flow.gradient_noise(gradients=np.ones(3)), r"gradients must have shape \(n, d\)"),
         (lambda: tw.flow.gradient_noise(gradients=np.full((2, 2), np.inf)), "gradients must be finite"),
-        (lambda: tw.flow.gradient_noise(gradients=np.ones((2, 2)), hessian=np.eye(3)), r"hessian must have shape \(2, 2\)"),
+        (
+            lambda: tw.flow.gradient_noise(gradients=np.ones((2, 2)), hessian=np.eye(3)),
+            r"hessian must have shape \(2, 2\)",
+        ),
         (lambda: tw.flow.gradient_noise(gradients=np.ones((2, 2))).alignment, "needs a Hessian"),
         (lambda: tw.flow.gradient_noise(gradients=np.ones((2, 2))).top(3), "k must be a whole number from 1 to 2"),
         (lambda: tw.flow.gradient_noise(gradients=np.ones((2, 2)), probes=1), "probes must be"),

@@ -94,7 +94,9 @@ def test_the_path_carries_its_cost():
     # On the way the momentum is the root: E exp(p delta) = 1.
     x, p = path.points[200, 0], path.momentum[200, 0]
     process = tw.systems.pit(0.01)
-    assert float(process.noise.expectation(lambda w: jnp.exp(p * (process.step(x, w) - x)))) == pytest.approx(1, abs=1e-9)
+    assert float(process.noise.expectation(lambda w: jnp.exp(p * (process.step(x, w) - x)))) == pytest.approx(
+        1, abs=1e-9
+    )
 
 
 # Several dimensions ---------------------------------------------------------------------------------

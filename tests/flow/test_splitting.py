@@ -137,7 +137,7 @@ def test_one_direction_of_a_hundred():
 def test_states_are_pytrees_and_products_of_matrices_are_replayed():
     """A learner from `sgd` with a matrix product in its step: the answer is that of the plain walk."""
     data = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
-    process = tw.processes.sgd(lambda p, z: (z @ p["w"]), data, 1.0)
+    process = tw.processes.sgd(lambda p, z: z @ p["w"], data, 1.0)
     start = process.init({"w": jnp.zeros(2)})
     found = tw.flow.splitting(process, start, lambda s: s.params["w"][0], 6.0, 6, key=0, paths=400, kill=20, repeats=8)
     assert abs(float(found) - 2.0**-6) < 3.5 * found.error < 0.3 * 2.0**-6

@@ -1,5 +1,6 @@
 """Mean-square stability against closed forms, brute force and simulation."""
 
+import itertools
 import time
 
 import jax
@@ -22,13 +23,10 @@ def square(w, x):
 
 def brute_radius(matrices, eta, batch_size, order, momentum=0.0):
     """The radius by listing every batch, on vec(S) of (x, previous x)."""
-    import itertools
-
     n, d = len(matrices), len(matrices[0])
-    pick = itertools.product if order == "replacement" else None
-    batches = (
-        itertools.product(range(n), repeat=batch_size) if pick else itertools.combinations(range(n), batch_size)
-    )
+    with_replacement = order == "replacement"
+    drawn = itertools.product(range(n), repeat=batch_size) if with_replacement else None
+    batches = drawn or itertools.combinations(range(n), batch_size)
     total, count = 0.0, 0
     for batch in batches:
         H = np.mean([matrices[i] for i in batch], axis=0)
@@ -97,8 +95,10 @@ def test_higher_rank_breaks_the_trace_rule():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("batch_size, order", [(1, "replacement"), (2, "replacement"), (3, "replacement")]
-                         + [(1, "subset"), (2, "subset"), (4, "subset"), (5, "subset")])
+@pytest.mark.parametrize(
+    "batch_size, order",
+    [*((b, "replacement") for b in (1, 2, 3)), *((b, "subset") for b in (1, 2, 4, 5))],
+)
 def test_against_all_batches(batch_size, order, momentum):
     """At eta* the radius over all batches is 1, just below it smaller, just above larger."""
     x = np.random.default_rng(7).normal(size=(5, 3))

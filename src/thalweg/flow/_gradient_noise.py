@@ -275,7 +275,9 @@ class _Given(_Source):
         self.n, self.d = shape
         self._rows = None if operator else self._given
         if operator and self.n * self.d <= STORED:
-            self._rows = np.asarray(self._given.rmatmat(np.eye(self.n))).T if self.n < self.d else self._given @ np.eye(self.d)
+            self._rows = (
+                np.asarray(self._given.rmatmat(np.eye(self.n))).T if self.n < self.d else self._given @ np.eye(self.d)
+            )
         if self._rows is not None and not np.all(np.isfinite(self._rows)):
             raise ValueError("gradients must be finite, got NaN or infinity in them")
         self.mean = self.back_times(np.ones((self.n, 1)))[:, 0] / self.n
@@ -288,7 +290,8 @@ class _Given(_Source):
         return self._given @ v
 
     def back_times(self, u: np.ndarray) -> np.ndarray:
-        return self._given.rmatmat(u) if hasattr(self._given, "rmatmat") else self._given.T @ u
+        given: Any = self._given
+        return given.rmatmat(u) if hasattr(given, "rmatmat") else given.T @ u
 
     def has_hessian(self) -> bool:
         return self._hessian is not None

@@ -29,7 +29,9 @@ def minimum_action(
     path = start + line * (target - start)
     stiff = np.linalg.eigvalsh(np.asarray(_covariances(increments, jnp.asarray(path))))
     if not np.any(stiff[:, 0] > FLAT * stiff[:, -1]):
-        why = "the noise moves the state along fewer directions than it has coordinates: most points are out of its reach"
+        why = (
+            "the noise moves the state along fewer directions than it has coordinates: most points are out of its reach"
+        )
         return Estimate(math.inf, 0.0, Status.UNDEFINED, {"why": why}), None, None, None
     coarse, path, _ = _relax(increments, path, iterations, tol, kind)
     path = _even(path, nodes)

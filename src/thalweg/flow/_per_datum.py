@@ -1,6 +1,5 @@
 """The curvature that each datum contributes, reduced to the span of them all."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +21,8 @@ class Curvatures:
     """Hessians H_i in the eigenbasis of their mean H, on its range.
 
     - `spectrum`: the eigenvalues of H, above 0. - `basis`: its eigenvectors (d, r); `None` where not formed.
-    - `sandwich(S)`: `E[H_i S H_i]`. - `overlaps()`: the matrix `tr H_i H_j`. - `largest_of_one()`: max_i lambda_max(H_i).
+    - `sandwich(S)`: `E[H_i S H_i]`. - `overlaps()`: the matrix `tr H_i H_j`.
+    - `largest_of_one()`: max_i lambda_max(H_i).
     - `lowest`: the lowest eigenvalue of H. - `leaks`: whether some H_i act on the null space of H.
     """
 
@@ -35,9 +35,11 @@ class Curvatures:
         lowest: float = 0.0,
         leaks: bool = False,
     ):
-        self.spectrum, self.rows, self.matrices = spectrum, rows, matrices
+        self.spectrum = spectrum
+        self.rows: Any = rows  # (n, m, r), or None
+        self.matrices: Any = matrices  # (n, r, r), or None
         self.basis, self.lowest, self.leaks = basis, lowest, leaks
-        self.count = len(matrices if rows is None else rows)
+        self.count = len(self.matrices if rows is None else self.rows)
         self.rank = len(spectrum)
 
     def sandwich(self, S: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
@@ -86,8 +88,8 @@ def curvatures(
     size = ravel_pytree(params)[0].size
     if size > MOST_PARAMETERS:
         raise ValueError(
-            f"exact Hessians are stored for at most {MOST_PARAMETERS} parameters, got {size}: pass outputs= and a loss of "
-            "(output, datum), so that the problem is solved in the span of the data"
+            f"exact Hessians are stored for at most {MOST_PARAMETERS} parameters, got {size}: pass outputs= and a loss "
+            "of (output, datum), so that the problem is solved in the span of the data"
         )
     return from_hessians(np.asarray(_hessians(loss, params, data)), scale)
 

@@ -1,5 +1,6 @@
 """The quasi-potential: what a rare excursion of a learner with finite noise costs, in nats."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -191,7 +192,7 @@ def _line(
 ) -> QuasiPotential:
     mean = lambda x: float(_mean(increments, np.float64(x))) * towards  # noqa: E731
     cuts = _sign_changes(increments, start, target, towards, mean)
-    uphill = [(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if mean((a + b) / 2) < 0]
+    uphill = [(a, b) for a, b in itertools.pairwise(cuts) if mean((a + b) / 2) < 0]
     fine = _gather(increments, uphill, towards, stretches, kind)
     blocked = fine.blocked if kind == "exact" else fine.flat
     if blocked is not None:
@@ -270,7 +271,9 @@ def _rate(
     """The escape rate over the one lip between the bottom of the start's well and the target."""
     bottom = _bottom(increments, start, mean, towards)
     if bottom is None:
-        return _no_rate("start lies in no well: the mean step must lead back to a point that it leaves alone"), -math.inf
+        return _no_rate(
+            "start lies in no well: the mean step must lead back to a point that it leaves alone"
+        ), -math.inf
     cuts = _sign_changes(increments, bottom, target, towards, mean)
     slopes = [float(_local(increments, [c], towards, kind).slope[0]) for c in cuts]
     at_end = abs(mean(cuts[-1])) <= 1e-6 * abs(slopes[-1] * (cuts[-1] - cuts[0]))

@@ -49,8 +49,8 @@ def splitting(
 
     **Returns** an `Estimate`; its error is the standard error of the mean over the repeats. `details`: `repeats` (each
     estimate), `spread` (relative standard deviation of one repeat), `ideal_spread` (the least possible with so
-    many paths: `sqrt(sum_j K_j / (paths (paths - K_j)))`), `levels`, `extinct` (repeats that died out), `bytes` (memory of
-    the paths: lineages, not states; a branch is replayed from the start, to the same bits), `log10`.
+    many paths: `sqrt(sum_j K_j / (paths (paths - K_j)))`), `levels`, `extinct` (repeats that died out), `bytes` (memory
+    of the paths: lineages, not states; a branch is replayed from the start, to the same bits), `log10`.
 
     The status is `POOR_SCORE` where repeats died out, or the spread of one repeat is beyond 1 or beyond 4 times
     the least possible: then the mean hangs on few repeats and its error bar cannot be trusted. `NOT_CONVERGED` where a
@@ -81,7 +81,7 @@ def splitting(
         raise ValueError(f"kill must be below paths = {paths}, got {kill}: some paths must survive")
     if not callable(score):
         raise TypeError(f"score must be a function of one state, got {score!r}")
-    if isinstance(level, bool) or not np.isscalar(level) or not np.isfinite(level):
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not np.isfinite(level):
         raise ValueError(f"level must be a finite number, got {level!r}")
     if _ties_steps(process.noise):
         raise ValueError(
@@ -179,7 +179,6 @@ def _one_repeat(
         return end[4], end[3]
 
     score0 = jnp.asarray(score(state), float)
-    slots = -(-paths // kill)  # lanes are grown `kill` at a time
 
     def refill(population, order, count, floor, survivors, round_key, first_name):
         """Replace `order[:count]` by branches of survivors, `kill` at a time."""

@@ -60,7 +60,9 @@ def mean_square_stability(process: Process, fixed_point: Any, *, tol: float = 1e
             f"mean_square_stability holds a {d} x {d} matrix, wanted at most {MOST_COORDINATES} coordinates: use "
             "tw.flow.largest_stable_learning_rate"
         )
-    x = jnp.asarray(increments.of(fixed_point if _fits(increments, fixed_point) else increments.template, "fixed_point"))
+    x = jnp.asarray(
+        increments.of(fixed_point if _fits(increments, fixed_point) else increments.template, "fixed_point")
+    )
     jacobians, weights = _jacobians(increments, x)
 
     def apply(S):
@@ -181,8 +183,8 @@ def largest_stable_learning_rate(
       gradients is momentum beta_1 at learning rate `eta (1 - beta_1)`).
 
     **Returns** an `Estimate`; its error comes from the eigensolver. `details`: `bounds` (published ones: `trace`
-    2 / tr H, `largest_eigenvalue` 2 / lambda_max (full batch), `frobenius` 2 tr H / E tr H_B^2 (an upper bound on eta*),
-    `coherence` (Dexter et al. 2024, an upper bound for batches drawn by Bernoulli trials)), `trace`,
+    2 / tr H, `largest_eigenvalue` 2 / lambda_max (full batch), `frobenius` 2 tr H / E tr H_B^2 (an upper bound on
+    eta*), `coherence` (Dexter et al. 2024, an upper bound for batches drawn by Bernoulli trials)), `trace`,
     `largest_eigenvalue`, `rank`, `mode` (the S that grows, in the basis `basis` of the span, trace 1). Status
     `UNDEFINED` with value 0 where H has a negative eigenvalue: no rate is stable at a saddle.
 
@@ -204,7 +206,7 @@ def largest_stable_learning_rate(
         raise ValueError(f'order must be "replacement" or "subset", got {order!r}')
     if not is_whole(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
-    if not (np.isscalar(momentum) and 0 <= momentum < 1):
+    if not (isinstance(momentum, int | float | np.number) and 0 <= momentum < 1):
         raise ValueError(f"momentum must be from 0 up to below 1, got {momentum!r}")
     scale = None if preconditioner is None else flatten_like(preconditioner, params, "preconditioner")
     if scale is not None and not np.all(scale > 0):
@@ -309,8 +311,8 @@ def _with_momentum(
 def pair_response(curvature: Float[np.ndarray, " r"], beta: float) -> Float[np.ndarray, "r r"]:
     """`sum_t a_j(t) a_k(t)`, a_j(t) the displacement of mode j, t steps after a unit kick, with momentum beta.
 
-    `a_j(t+1) = (1 + beta - c_j) a_j(t) - beta a_j(t-1)`. The sums Z = (<aa>, <a a'>, <a'a>, <a'a'>), with a' the value a
-    step before, solve `Z = kick + M_j (x) M_k Z`; without momentum they are `1 / (1 - (1-c_j)(1-c_k))`.
+    `a_j(t+1) = (1 + beta - c_j) a_j(t) - beta a_j(t-1)`. The sums Z = (<aa>, <a a'>, <a'a>, <a'a'>), with a' the value
+    a step before, solve `Z = kick + M_j (x) M_k Z`; without momentum they are `1 / (1 - (1-c_j)(1-c_k))`.
     """
     r = len(curvature)
     M = np.zeros((r, 2, 2))
@@ -336,5 +338,3 @@ def _bounds(curved: Curvatures, mix: tuple[float, float], batch_size: int) -> di
         "frobenius": safe(2 * trace, squares),
         "coherence": safe(coherence, most * math.sqrt(max(odds, 0.0))),
     }
-
-

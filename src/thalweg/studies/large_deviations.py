@@ -32,7 +32,13 @@ def run(size: str = "quick") -> Outcome:
     wrong = {T: diffusion(T) / exact for T, exact in EXACT.items()}
     # One measurement by splitting, where Monte Carlo sees nothing: escape within 100 steps at T = 0.008.
     rare = tw.flow.splitting(
-        tw.systems.pit(0.008), points.bottom, _position, points.lip_of_l1, 100, key=0, repeats=8 if size == "quick" else 40
+        tw.systems.pit(0.008),
+        points.bottom,
+        _position,
+        points.lip_of_l1,
+        100,
+        key=0,
+        repeats=8 if size == "quick" else 40,
     )
     prefactors = {T: exact * np.exp(V / T) / T for T, exact in EXACT.items()}
 
@@ -54,7 +60,8 @@ def run(size: str = "quick") -> Outcome:
             V_fp,
             "fails",
             error=float(found.diffusion.value.error) * 0.01,
-            note=f"the exact one is {V:.7f}: at T = 0.003 the diffusion's rate is {wrong[0.003]:.2g} times too large, at 0.006 {wrong[0.006]:.2g}",
+            note=f"the exact one is {V:.7f}: at T = 0.003 the diffusion's rate is {wrong[0.003]:.2g} times "
+            f"too large, at 0.006 {wrong[0.006]:.2g}",
             details={"V_FP": V_fp, "C_FP": C_fp},
         ),
         Claim(
@@ -67,8 +74,8 @@ def run(size: str = "quick") -> Outcome:
         ),
     ]
     return Outcome(
-        f"The escape rate of the pit is C T exp(-V/T) with V = {V:.6f}, to {100 * worst:.1f}% of the exact rates between "
-        f"1e-11 and 1e-21 a step. The diffusion has the exponent {V_fp:.6f} instead: at T = 0.003 its rate is "
+        f"The escape rate of the pit is C T exp(-V/T) with V = {V:.6f}, to {100 * worst:.1f}% of the exact rates "
+        f"between 1e-11 and 1e-21 a step. The diffusion has the exponent {V_fp:.6f} instead: at T = 0.003 its rate is "
         f"{wrong[0.003]:.1g} times too large. Where no datum opposes the drift, at W = 2, V is infinite.",
         claims,
         {"rates": _rates(rates, coin, diffusion), "path": _path(found, prefactors, C)},

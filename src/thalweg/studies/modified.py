@@ -40,8 +40,9 @@ def run(size: str = "quick") -> Outcome:
             doubling,
             "fails",
             published="smaller weak error",
-            note="ratio of the relative errors of the variance as T -> 0, drift corrected over uncorrected: the drift alone "
-            "doubles the error, since a stationary variance is itself O(T); escapes stay exponentially wrong either way",
+            note="ratio of the relative errors of the variance as T -> 0, drift corrected over uncorrected: the drift "
+            "alone doubles the error, since a stationary variance is itself O(T); escapes stay exponentially wrong "
+            "either way",
         ),
         Claim(
             "F24.both",
@@ -75,8 +76,8 @@ def run(size: str = "quick") -> Outcome:
     ]
     return Outcome(
         "Correcting the drift of the diffusion approximation for the step size doubles the error of a stationary "
-        f"variance (measured {doubling:.3f}); correcting drift and diffusion leaves O(T^2). The corrected diffusion turns "
-        "negative where the noise changes fast, and says so.",
+        f"variance (measured {doubling:.3f}); correcting drift and diffusion leaves O(T^2). The corrected diffusion "
+        "turns negative where the noise changes fast, and says so.",
         claims,
         {"variance": _variance(rates, errors), "diffusion": _diffusion()},
         {"variance": _data(rates, errors)},
@@ -85,7 +86,8 @@ def run(size: str = "quick") -> Outcome:
 
 def at(equation, points) -> tuple[np.ndarray, np.ndarray]:
     """Drift and diffusion at points; one compilation serves all learning rates."""
-    return tuple(np.asarray(part) for part in _at(equation, points))
+    drift, diffusion = _at(equation, points)
+    return np.asarray(drift), np.asarray(diffusion)
 
 
 @eqx.filter_jit
@@ -130,7 +132,13 @@ def _data(rates, errors):
 
     names = list(errors)
     return xarray.Dataset(
-        {"error": (("kind", "T"), np.array([errors[name] for name in names]), {"long_name": "relative error of variance"})},
+        {
+            "error": (
+                ("kind", "T"),
+                np.array([errors[name] for name in names]),
+                {"long_name": "relative error of variance"},
+            )
+        },
         {"kind": names, "T": ("T", rates, {"long_name": "learning rate"})},
     )
 

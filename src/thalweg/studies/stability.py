@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 from thalweg.studies._study import Claim, Outcome, Picture
@@ -19,7 +20,9 @@ def run(size: str = "quick") -> Outcome:
     orthogonal = stable(factors=np.eye(5))
     three = stable(factors=np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
     rng = np.random.default_rng(0)
-    gaussian = np.array([_product(stable(factors=rng.normal(size=(12, 4)))) for _ in range(20 if size == "quick" else 200)])
+    gaussian = np.array(
+        [_product(stable(factors=rng.normal(size=(12, 4)))) for _ in range(20 if size == "quick" else 200)]
+    )
     whole = stable(hessians=np.stack([np.eye(4)] * 3))
     sides = _simulated(float(three))
     network = _digits(100 if size == "quick" else 500, 300 if size == "quick" else 2000)
@@ -42,15 +45,15 @@ def run(size: str = "quick") -> Outcome:
             "fails",
             published=2,
             error=float(np.std(gaussian, ddof=1) / np.sqrt(len(gaussian))),
-            note=f"eta* tr H: {_product(orthogonal):.4f} for orthogonal data, {_product(three):.4f} for three data in the "
-            f"plane, {np.mean(gaussian):.2f} on average for 12 Gaussian data in R^4, {_product(whole):.1f} for H_i = I in R^4. "
-            "For one number a datum the rule is necessary, not sufficient; for several it is neither",
+            note=f"eta* tr H: {_product(orthogonal):.4f} for orthogonal data, {_product(three):.4f} for three data in "
+            f"the plane, {np.mean(gaussian):.2f} on average for 12 Gaussian data in R^4, {_product(whole):.1f} for H_i = I "
+            "in R^4. For one number a datum the rule is necessary, not sufficient; for several it is neither",
         ),
         Claim(
             "F23.simulated",
             "the variance grows just above eta* and shrinks just below",
             "this library",
-            f"per step {sides[0.9][0]:.4f}({1e4 * sides[0.9][1]:.0f}) at 0.9 eta*, {sides[1.1][0]:.4f}({1e4 * sides[1.1][1]:.0f}) at "
+            f"a step {tw.Estimate(*sides[0.9][:2]).short()} at 0.9 eta*, {tw.Estimate(*sides[1.1][:2]).short()} at "
             f"1.1 eta*; predicted {sides[0.9][2]:.4f} and {sides[1.1][2]:.4f}",
             "holds" if all(abs(m - p) < 4 * e for m, e, p in sides.values()) else "fails",
             note="three data in the plane, batch 1, growth of E |w|^2",
@@ -63,15 +66,15 @@ def run(size: str = "quick") -> Outcome:
             "fails",
             published=2,
             error=float(at_one.error) * at_one.details["trace"],
-            note=f"Gauss-Newton, {network['count']} digits, {network['parameters']} parameters, rank {at_one.details['rank']}: "
-            f"eta* = {float(at_one):.4g}; full batch would allow {at_one.details['bounds']['largest_eigenvalue']:.4g}; "
+            note=f"Gauss-Newton, {network['count']} digits, {network['parameters']} parameters, "
+            f"rank {at_one.details['rank']}: eta* = {float(at_one):.4g}; full batch would allow {at_one.details['bounds']['largest_eigenvalue']:.4g}; "
             f"momentum 0.9 multiplies eta* by {momentum:.3f} (24 digits)",
         ),
     ]
     return Outcome(
-        f"SGD at batch 1 loses mean-square stability at eta* tr H = 2 for orthogonal data, but at {np.mean(gaussian):.2f} for "
-        f"Gaussian data, at {_product(at_one):.2f} for a network on digits, and at {_product(whole):.0f} for data of full rank "
-        "in four dimensions: the trace decides nothing by itself. The exact threshold is the top of one eigenproblem "
+        f"SGD at batch 1 loses mean-square stability at eta* tr H = 2 for orthogonal data, but at "
+        f"{np.mean(gaussian):.2f} for Gaussian data, at {_product(at_one):.2f} for a network on digits, and at "
+        f"{_product(whole):.0f} for data of full rank in four dimensions: the trace decides nothing by itself. The exact threshold is the top of one eigenproblem "
         "in the span of the data.",
         claims,
         {"products": _products(gaussian, orthogonal, three, at_one), "batches": _batches(batches, curves, at_one)},
@@ -118,17 +121,19 @@ def _digits(count: int, steps: int) -> dict:
 
     trainer = tw.processes.sgd(loss, (x, y), 0.01, batch_size=8)
     params = tw.simulate(trainer, trainer.init(params), steps, key=0).state.params
-    from thalweg.flow._per_datum import gauss_newton_factors
-
-    factors = gauss_newton_factors(lambda f, z: 0.5 * (f - z[1]) ** 2, output, params, (x, y))
-    return {"factors": factors, "count": len(x), "parameters": sum(p.size for p in jax.tree.leaves(params))}
+    # For the squared loss of one output, the Gauss-Newton factor of a datum is the gradient of its output.
+    slopes = jax.vmap(lambda x: ravel_pytree(jax.grad(output)(params, (x,)))[0])(x)
+    return {"factors": np.asarray(slopes), "count": len(x), "parameters": sum(p.size for p in jax.tree.leaves(params))}
 
 
 def _data(batches, curves):
     import xarray
 
     return xarray.Dataset(
-        {order: ("batch", values, {"long_name": f"largest stable learning rate, {order}"}) for order, values in curves.items()},
+        {
+            order: ("batch", values, {"long_name": f"largest stable learning rate, {order}"})
+            for order, values in curves.items()
+        },
         {"batch": batches},
     )
 
@@ -138,7 +143,11 @@ def _products(gaussian, orthogonal, three, network):
 
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     axes.hist(gaussian, bins=12, color="#9fb8d0", label="12 Gaussian data in R^4")
-    marks = ((orthogonal, "five orthogonal data", "-"), (three, "three data in the plane", "--"), (network, "digits", ":"))
+    marks = (
+        (orthogonal, "five orthogonal data", "-"),
+        (three, "three data in the plane", "--"),
+        (network, "digits", ":"),
+    )
     for rate, label, style in marks:
         axes.axvline(_product(rate), color="#1b3a5c", ls=style, label=label)
     axes.axvline(2, color="#c8553d", lw=3, alpha=0.4, label="the rule: 2")

@@ -268,7 +268,7 @@ class _Given(_Source):
 
     def __init__(self, gradients: Any, hessian: Any):
         operator = hasattr(gradients, "rmatvec")
-        self._given = gradients if operator else np.asarray(gradients, float)
+        self._given = _as_operator(gradients)
         shape = self._given.shape
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"gradients must have shape (n, d), one row a datum, got {shape}")
@@ -415,6 +415,10 @@ def _hessian_products(loss: Any, unravel: Any, flat: Any, data: Any, v: Any) -> 
 
     slope = jax.grad(mean_loss)
     return jax.lax.map(lambda w: jax.jvp(slope, (flat,), (w.astype(flat.dtype),))[1], v.T).T
+
+
+def _as_operator(gradients: Any) -> Any:
+    return gradients if hasattr(gradients, "rmatvec") else np.asarray(gradients, float)
 
 
 def _as_hessian(hessian: Any, d: int) -> Any:

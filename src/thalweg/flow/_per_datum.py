@@ -39,7 +39,8 @@ class Curvatures:
         self.rows: Any = rows  # (n, m, r), or None
         self.matrices: Any = matrices  # (n, r, r), or None
         self.basis, self.lowest, self.leaks = basis, lowest, leaks
-        self.count = len(self.matrices if rows is None else self.rows)
+        given: Any = matrices if rows is None else rows
+        self.count = len(given)
         self.rank = len(spectrum)
 
     def sandwich(self, S: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
@@ -118,8 +119,9 @@ def from_factors(rows: Float[np.ndarray, "n m d"], scale: np.ndarray | None) -> 
         kept = (values > NULL * values[-1]) & (values > 0)
         values, U = values[kept], U[:, kept]
         reduced = U * np.sqrt(values)
-        basis = flat.T @ (U / np.sqrt(values)) if d * len(values) <= 2**26 else None
-    return Curvatures(values / n, rows=reduced.reshape(n, m, -1), basis=basis)
+        formed = d * len(values) <= 2**26
+        basis = flat.T @ (U / np.sqrt(values)) if formed else np.zeros((0, len(values)))
+    return Curvatures(values / n, rows=reduced.reshape(n, m, -1), basis=basis if len(basis) else None)
 
 
 def from_hessians(matrices: Float[np.ndarray, "n d d"], scale: np.ndarray | None) -> Curvatures:

@@ -46,8 +46,8 @@ def run(size: str = "quick") -> Outcome:
             published=2,
             error=float(np.std(gaussian, ddof=1) / np.sqrt(len(gaussian))),
             note=f"eta* tr H: {_product(orthogonal):.4f} for orthogonal data, {_product(three):.4f} for three data in "
-            f"the plane, {np.mean(gaussian):.2f} on average for 12 Gaussian data in R^4, {_product(whole):.1f} for H_i = I "
-            "in R^4. For one number a datum the rule is necessary, not sufficient; for several it is neither",
+            f"the plane, {np.mean(gaussian):.2f} on average for 12 Gaussian data in R^4, {_product(whole):.1f} for "
+            "H_i = I in R^4. For one number a datum the rule is necessary, not sufficient; for several it is neither",
         ),
         Claim(
             "F23.simulated",
@@ -67,15 +67,16 @@ def run(size: str = "quick") -> Outcome:
             published=2,
             error=float(at_one.error) * at_one.details["trace"],
             note=f"Gauss-Newton, {network['count']} digits, {network['parameters']} parameters, "
-            f"rank {at_one.details['rank']}: eta* = {float(at_one):.4g}; full batch would allow {at_one.details['bounds']['largest_eigenvalue']:.4g}; "
-            f"momentum 0.9 multiplies eta* by {momentum:.3f} (24 digits)",
+            f"rank {at_one.details['rank']}: eta* = {float(at_one):.4g}; full batch would "
+            f"allow {at_one.details['bounds']['largest_eigenvalue']:.4g}; momentum 0.9 "
+            f"multiplies eta* by {momentum:.3f} (24 digits)",
         ),
     ]
     return Outcome(
         f"SGD at batch 1 loses mean-square stability at eta* tr H = 2 for orthogonal data, but at "
         f"{np.mean(gaussian):.2f} for Gaussian data, at {_product(at_one):.2f} for a network on digits, and at "
-        f"{_product(whole):.0f} for data of full rank in four dimensions: the trace decides nothing by itself. The exact threshold is the top of one eigenproblem "
-        "in the span of the data.",
+        f"{_product(whole):.0f} for data of full rank in four dimensions: the trace decides nothing by itself. "
+        "The exact threshold is the top of one eigenproblem in the span of the data.",
         claims,
         {"products": _products(gaussian, orthogonal, three, at_one), "batches": _batches(batches, curves, at_one)},
         {"batches": _data(batches, curves)},

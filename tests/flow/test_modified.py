@@ -139,9 +139,9 @@ def test_stationary_law_by_quadrature():
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (lambda p: tw.flow.modified_equation(p, 3), "order must be 1 or 2, got 3"),
-        (lambda p: tw.flow.modified_equation(p, True), "order must be 1 or 2, got True"),
-        (lambda p: tw.flow.modified_equation(p, 1, "Ito"), "convention must be one of ito"),
+        (lambda p: tw.flow.modified_equation(p, 3), "order must be a whole number from 1 to 2, got 3"),
+        (lambda p: tw.flow.modified_equation(p, True), "order must be a whole number from 1 to 2, got True"),
+        (lambda p: tw.flow.modified_equation(p, 1, "Ito"), 'convention must be "ito"'),
         (lambda p: tw.flow.modified_equation(p).drift([1.0, 2.0]), r"point must have shape \(\), got \(2,\)"),
         (lambda p: tw.flow.modified_equation(p).validity(np.ones((2, 2))), "points must have shape"),
     ],

@@ -187,7 +187,7 @@ def test_out_of_reach():
         ({"repeats": 1}, "repeats must be a whole number >= 2"),
         ({"level": np.nan}, "level must be a finite number"),
         ({"level": 0.5}, "start must lie below the level 0.5, got a score of"),
-        ({"score": lambda W: jnp.stack([W, W])}, "score must give one finite number"),
+        ({"score": lambda W: jnp.stack([W, W])}, "score must give a single number"),
         ({"score": lambda W: jnp.log(W - 1.00746)}, "score must give one finite number"),
     ],
 )

@@ -11,9 +11,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_function, is_whole, one_number, shown
 from thalweg._noise import as_key
 from thalweg._results import Estimate, Status
+from thalweg.flow._asked import array, whole
 from thalweg.flow._per_datum import check_data
 
 GROUPS = 20  # of data, left out in turn (a delete-a-group jackknife) where each datum in turn would cost too much
@@ -65,7 +66,7 @@ class GradientNoise:
         """
         d, n = self._source.d, self._source.n
         if not is_whole(k) or not 1 <= k <= min(d, n):
-            raise ValueError(f"k must be a whole number from 1 to {min(d, n)}, got {k!r}")
+            raise ValueError(f"k must be a whole number from 1 to {min(d, n)}, got {shown(k)}")
         values, vectors = self._source.largest(int(k))
         influence = self._source.project(vectors) ** 2  # (n, k)
         error = np.std(influence, axis=0, ddof=1) / math.sqrt(n) if n > 1 else np.full(k, np.inf)
@@ -131,25 +132,24 @@ def gradient_noise(
     >>> noise.drift.value.tolist(), float(noise.trace), round(float(noise.alignment), 4)  # 3 / sqrt(10)
     ([0.0, 2.0], 1.0, 0.9487)
     """
-    if not is_whole(probes) or probes < 2:
-        raise ValueError(f"probes must be a whole number >= 2, got {probes!r}")
+    probes = whole(probes, "probes", 2)
+    key = as_key(key)
+    if key.ndim:
+        raise ValueError(f"key must be one key, got {key.shape[0]}")
     if (loss is None) == (gradients is None):
         raise ValueError("give either loss with params and data, or gradients, and not both")
     source: _Source
     if gradients is not None:
         source = _Given(gradients, hessian)
     else:
-        if not callable(loss):
-            raise TypeError(f"loss must be a function loss(params, datum), got {loss!r}")
+        check_function(loss, "loss", "params, datum")
         if params is None or data is None:
             raise ValueError("loss needs params and data beside it, got None")
         params, data, n = check_data(params, data)
         first = jax.tree.map(lambda leaf: leaf[0], data)
-        shape = jax.eval_shape(loss, params, first).shape
-        if shape != ():
-            raise ValueError(f"loss must give a single number for one datum, got shape {shape}")
+        one_number(eqx.filter_eval_shape(loss, params, first), "loss")
         source = _FromLoss(loss, params, data, n, hessian)
-    return GradientNoise(source, int(probes), as_key(key))
+    return GradientNoise(source, probes, key)
 
 
 # Where the gradients come from ---------------------------------------------------------------------
@@ -418,13 +418,17 @@ def _hessian_products(loss: Any, unravel: Any, flat: Any, data: Any, v: Any) -> 
 
 
 def _as_operator(gradients: Any) -> Any:
-    return gradients if hasattr(gradients, "rmatvec") else np.asarray(gradients, float)
+    return (
+        gradients
+        if hasattr(gradients, "rmatvec")
+        else array(gradients, "gradients", "an array (n, d) or a LinearOperator")
+    )
 
 
 def _as_hessian(hessian: Any, d: int) -> Any:
     if hessian is None:
         return None
-    operator = hessian if hasattr(hessian, "matvec") else np.asarray(hessian, float)
+    operator = hessian if hasattr(hessian, "matvec") else array(hessian, "hessian", "a matrix or a LinearOperator")
     if operator.shape != (d, d):
         raise ValueError(f"hessian must have shape ({d}, {d}), as many as a gradient has entries, got {operator.shape}")
     return operator

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg._edge import check_finite, outline
+from thalweg._edge import check_finite, outline, shown
 from thalweg._loop import apply_step, as_arrays
 from thalweg._process import Process, check_process
 from thalweg._select import Selection, select
+from thalweg.flow._asked import arrays
 
 
 class Increments(eqx.Module):
@@ -27,11 +28,11 @@ class Increments(eqx.Module):
     template: Any
     selection: Selection
 
-    def __init__(self, process: Process, state: Any):
+    def __init__(self, process: Process, state: Any, name: str = "state"):
         check_process(process)
         self.step = process.step
         self.draws, self.weights = process.noise.atoms()
-        self.template = _as_state(process, state)
+        self.template = as_state(process, state, name)
         self.selection = _coordinates(process, self.template)
 
     @property
@@ -52,11 +53,7 @@ class Increments(eqx.Module):
 
     def of(self, given: Any, name: str) -> Float[np.ndarray, " d"]:
         """The coordinates of what a user gives: a state, or a point."""
-        try:
-            tree = as_arrays(given)
-        except TypeError:
-            raise TypeError(f"{name} must be a state of the process or a point, got {given!r}") from None
-        check_finite(tree, name)
+        tree = arrays(given, name, "a state of the process or a point")
         leaves, wanted = jax.tree.leaves(tree), jax.tree.leaves(self.template)
         if jax.tree.structure(tree) == jax.tree.structure(self.template) and all(
             a.shape == b.shape for a, b in zip(leaves, wanted, strict=True)
@@ -92,10 +89,11 @@ class Increments(eqx.Module):
         return mean, (self.weights[:, None] * centred).T @ centred
 
 
-def _as_state(process: Process, given: Any) -> Any:
+def as_state(process: Process, given: Any, name: str) -> Any:
     """A state from a state, or from what `init` takes."""
+    wanted = "a state of the process, or what its init takes"
+    tree = arrays(given, name, wanted)
     try:
-        tree = as_arrays(given)
         after = eqx.filter_eval_shape(
             lambda s: apply_step(process.step, s, process.noise.sample(jax.random.key(0), 0), 0), tree
         )
@@ -104,11 +102,11 @@ def _as_state(process: Process, given: Any) -> Any:
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):
         pass
     try:
-        return as_arrays(process.init(given))
-    except (TypeError, ValueError, AttributeError) as problem:
-        raise ValueError(
-            f"a state of the process is wanted, or what its init takes, got {given!r} ({problem})"
-        ) from None
+        state = as_arrays(process.init(given))
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        raise ValueError(f"{name} must be {wanted}, got {shown(given)}") from None
+    check_finite(state, name)
+    return state
 
 
 def _coordinates(process: Process, template: Any) -> Selection:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_choice
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
+from thalweg.flow._asked import whole
 from thalweg.flow._increments import Increments
 
 CONVENTIONS = {"ito": 0.0, "stratonovich": 0.5, "anti-ito": 1.0}
@@ -144,11 +145,7 @@ def modified_equation(
     >>> round(float(equation.diffusion(2.0)), 12)
     0.06
     """
-    if not is_whole(order) or order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order!r}")
-    diffusion_order = order if diffusion_order is None else diffusion_order
-    if not is_whole(diffusion_order) or diffusion_order not in (1, 2):
-        raise ValueError(f"diffusion_order must be 1 or 2, got {diffusion_order!r}")
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    return ModifiedEquation(Increments(process, state), int(order), int(diffusion_order), convention)
+    order = whole(order, "order", 1, 2)
+    diffusion_order = order if diffusion_order is None else whole(diffusion_order, "diffusion_order", 1, 2)
+    check_choice(convention, "convention", tuple(CONVENTIONS))
+    return ModifiedEquation(Increments(process, state), order, diffusion_order, convention)

@@ -9,8 +9,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from thalweg._edge import check_finite
-from thalweg._loop import as_arrays
+from thalweg._edge import check_function
+from thalweg.flow._asked import array, arrays
 
 MOST_PARAMETERS = 300  # of exact Hessians, which are stored (n, d, d)
 MOST_FACTORS = 4000  # rows of the Gram matrix
@@ -79,8 +79,7 @@ def curvatures(
         return from_factors(_as_rows(factors), scale)
     if hessians is not None:
         return from_hessians(_as_matrices(hessians), scale)
-    if not callable(loss):
-        raise TypeError(f"loss must be a function of the parameters and one datum, got {loss!r}")
+    check_function(loss, "loss", "output, datum" if outputs is not None else "params, datum")
     if params is None or data is None:
         raise ValueError("loss needs params and data beside it, got None")
     params, data, _ = check_data(params, data)
@@ -143,8 +142,7 @@ def from_hessians(matrices: Float[np.ndarray, "n d d"], scale: np.ndarray | None
 
 def gauss_newton_factors(loss: Any, outputs: Any, params: Any, data: Any) -> Float[np.ndarray, "n m d"]:
     """Rows `sqrt(loss'') df/dw` for each datum."""
-    if not callable(outputs):
-        raise TypeError(f"outputs must be a function outputs(params, datum), got {outputs!r}")
+    check_function(outputs, "outputs", "params, datum")
     return np.asarray(_factors(loss, outputs, params, data))
 
 
@@ -173,10 +171,9 @@ def _hessians(loss: Any, params: Any, data: Any) -> Any:
 
 def check_data(params: Any, data: Any) -> tuple[Any, Any, int]:
     """Parameters as floating arrays, data as arrays, and how many data there are."""
-    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.promote_types(jnp.asarray(p).dtype, jnp.float32)), params)
-    data = as_arrays(data)
-    check_finite(params, "params")
-    check_finite(data, "data")
+    params = arrays(params, "params", "a pytree of numbers")
+    params = jax.tree.map(lambda p: p.astype(jnp.promote_types(p.dtype, jnp.float32)), params)
+    data = arrays(data, "data", "arrays that lead with the data")
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or sizes == {()} or sizes == {(0,)}:
         raise ValueError(
@@ -187,35 +184,29 @@ def check_data(params: Any, data: Any) -> tuple[Any, Any, int]:
 
 def flatten_like(given: Any, params: Any, name: str) -> Float[np.ndarray, " d"]:
     """A pytree like `params`, or a flat array, as a flat array."""
-    leaves = jax.tree.leaves(given)
+    leaves = jax.tree.leaves(arrays(given, name, "numbers, like params"))
     if len(leaves) > 1 and params is not None and jax.tree.structure(given) != jax.tree.structure(params):
         raise ValueError(f"{name} must be like params, {jax.tree.structure(params)}, got {jax.tree.structure(given)}")
     flat = np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in leaves])
-    if not np.all(np.isfinite(flat)):
-        raise ValueError(f"{name} must be finite, got NaN or infinity in it")
     return flat
 
 
 def _as_rows(factors: Any) -> Float[np.ndarray, "n m d"]:
-    rows = np.asarray(factors, float)
+    rows = array(factors, "factors", "an array (n, d) or (n, m, d)")
     rows = rows[:, None, :] if rows.ndim == 2 else rows
     if rows.ndim != 3 or 0 in rows.shape:
         raise ValueError(f"factors must have shape (n, d) or (n, m, d), got {np.shape(factors)}")
-    if not np.all(np.isfinite(rows)):
-        raise ValueError("factors must be finite, got NaN or infinity in it")
     return rows
 
 
 def _as_matrices(hessians: Any) -> Float[np.ndarray, "n d d"]:
     if isinstance(hessians, list | tuple):
-        hessians = [H if isinstance(H, np.ndarray | jax.Array) else H @ np.eye(H.shape[1]) for H in hessians]
-    matrices = np.asarray(hessians, float)
+        hessians = [H @ np.eye(H.shape[1]) if hasattr(H, "matvec") or hasattr(H, "tocsr") else H for H in hessians]
+    matrices = array(hessians, "hessians", "an array (n, d, d), or a list of n operators")
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or 0 in matrices.shape:
         raise ValueError(f"hessians must have shape (n, d, d), or be a list of n operators, got {matrices.shape}")
     if matrices.shape[1] > MOST_PARAMETERS:
         raise ValueError(f"hessians are stored for at most {MOST_PARAMETERS} parameters, got {matrices.shape[1]}")
-    if not np.all(np.isfinite(matrices)):
-        raise ValueError("hessians must be finite, got NaN or infinity in it")
     if np.max(abs(matrices - matrices.transpose(0, 2, 1))) > 1e-8 * np.max(abs(matrices)):
         raise ValueError("hessians must be symmetric matrices, got one that is not")
     return matrices

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_number, shown
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
+from thalweg.flow._asked import whole
 from thalweg.flow._increments import Increments
 from thalweg.flow._minimum_action import minimum_action
 
@@ -87,12 +88,12 @@ def quasi_potential(
     >>> round(float(climb.value), 2)
     20.0
     """
-    if not is_whole(nodes) or nodes < 8:
-        raise ValueError(f"nodes must be a whole number >= 8, got {nodes!r}")
-    increments = Increments(process, start)
+    nodes, iterations = whole(nodes, "nodes", 8), whole(iterations, "iterations", 1)
+    tol = float(check_number(tol, "tol", above=0))
+    increments = Increments(process, start, "start")
     a, b = increments.of(start, "start"), increments.of(target, "target")
     if np.array_equal(a, b):
-        raise ValueError(f"target must differ from start, got {target!r} for both")
+        raise ValueError(f"target must differ from start, got {shown(target)} for both")
     if increments.dimension == 1:
         return _on_a_line(increments, float(a[0]), float(b[0]), max(nodes, 32))
     exact = _of_path(*minimum_action(increments, a, b, nodes, iterations, tol, "exact"))

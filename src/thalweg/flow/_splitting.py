@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_finite, check_steps, is_whole
-from thalweg._loop import Batch, apply_step, as_arrays
+from thalweg._edge import check_function, check_number, one_number
+from thalweg._loop import Batch, apply_step
 from thalweg._noise import Law, Shuffle, Together, as_key
 from thalweg._process import Process, _vectorises, check_process, settle
 from thalweg._results import Estimate, Status
+from thalweg.flow._asked import whole
+from thalweg.flow._increments import as_state
 
 
 def splitting(
@@ -71,25 +73,24 @@ def splitting(
     True
     """
     check_process(process)
-    steps = check_steps(steps)
-    if steps < 1:
-        raise ValueError("steps must be a whole number >= 1, got 0")
-    for name, value, least in (("paths", paths, 2), ("kill", kill, 1), ("repeats", repeats, 2)):
-        if not is_whole(value) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    steps, paths, kill = whole(steps, "steps", 1), whole(paths, "paths", 2), whole(kill, "kill", 1)
+    repeats, most_levels = whole(repeats, "repeats", 2), whole(most_levels, "most_levels", 1)
     if kill >= paths:
         raise ValueError(f"kill must be below paths = {paths}, got {kill}: some paths must survive")
-    if not callable(score):
-        raise TypeError(f"score must be a function of one state, got {score!r}")
-    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not np.isfinite(level):
-        raise ValueError(f"level must be a finite number, got {level!r}")
+    check_function(score, "score", "state")
+    level = check_number(level, "level")
+    if level.shape:
+        raise ValueError(f"level must be one number, got shape {level.shape}")
+    level = float(level)
     if _ties_steps(process.noise):
         raise ValueError(
             "splitting cannot branch an epoch without replacement (Shuffle): a branch draws its own noise; use "
             'order="subset" or order="replacement"'
         )
     key = as_key(key)
-    state = _start(process, start, key)
+    if key.ndim:
+        raise ValueError(f"key must be one key, got {key.shape[0]}")
+    state = settle(process, as_state(process, start, "start"), key, Batch())
     height = _height(score, state)
     if height >= level:
         raise ValueError(f"start must lie below the level {level}, got a score of {height:.6g} there")
@@ -276,19 +277,9 @@ def _estimate(runs: list[Repeat], steps: int, paths: int, most_levels: int) -> E
     return Estimate(value, error, status, details)
 
 
-def _start(process: Process, start: Any, key: Any) -> Any:
-    try:
-        state = as_arrays(start)
-        return settle(process, state, key, Batch())
-    except (TypeError, AttributeError, IndexError, KeyError):
-        state = as_arrays(process.init(start))
-        check_finite(state, "start")
-        return settle(process, state, key, Batch())
-
-
 def _height(score: Callable[[Any], Any], state: Any) -> float:
-    height = np.asarray(score(state))
-    if height.shape != () or not np.isfinite(height):
+    height = np.asarray(one_number(score(state), "score"))
+    if not np.isfinite(height):
         raise ValueError(f"score must give one finite number for one state, got {height} at the start")
     return float(height)
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_choice, check_number, shown
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
+from thalweg.flow._asked import whole
 from thalweg.flow._increments import Increments
 from thalweg.flow._per_datum import Curvatures, curvatures, flatten_like
 
@@ -51,7 +52,8 @@ def mean_square_stability(process: Process, fixed_point: Any, *, tol: float = 1e
     >>> round(float(radius), 12)  # ((1 - 0.6)^2 + (1 - 0.4)^2) / 2
     0.26
     """
-    increments = Increments(process, fixed_point)
+    tol = float(check_number(tol, "tol", above=0))
+    increments = Increments(process, fixed_point, "fixed_point")
     if not process.smooth:
         raise ValueError("process must be smooth, got smooth=False: the Jacobian of a step that jumps says nothing")
     d = increments.dimension
@@ -202,12 +204,11 @@ def largest_stable_learning_rate(
     >>> round(float(rate), 10), round(rate.details["bounds"]["largest_eigenvalue"], 5)
     (0.5760394922, 1.13148)
     """
-    if order not in ("replacement", "subset"):
-        raise ValueError(f'order must be "replacement" or "subset", got {order!r}')
-    if not is_whole(batch_size) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
-    if not (isinstance(momentum, int | float | np.number) and 0 <= momentum < 1):
-        raise ValueError(f"momentum must be from 0 up to below 1, got {momentum!r}")
+    check_choice(order, "order", ("replacement", "subset"))
+    batch_size = whole(batch_size, "batch_size", 1)
+    if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be from 0 up to below 1, got {shown(momentum)}")
+    tol = float(check_number(tol, "tol", above=0))
     scale = None if preconditioner is None else flatten_like(preconditioner, params, "preconditioner")
     if scale is not None and not np.all(scale > 0):
         raise ValueError(f"preconditioner must be positive everywhere, got {np.min(scale):.3g} as its least entry")

@@ -233,7 +233,8 @@ def core() -> dict[str, Asked]:
             {"process": TWO, "state": TWO_START, "steps": 3},
             {
                 "process": [*PROCESS, Bad(tw.Process(lambda s, w: s["a"]), "step")],
-                "state": STATE,
+                # Marked, so that no random number stands in: a number reaches the user's step, whose error is the user's.
+                "state": [*STATE, Bad("right", "state")],
                 "steps": [*whole(), None],
                 "key": KEY,
                 "start": [1.5, -1, "now", None, NAN],
@@ -512,6 +513,87 @@ def errors() -> dict[str, Asked]:
     }
 
 
+def rare() -> dict[str, Asked]:
+    """Rare events, gradient noise and stability, of `tw.flow`."""
+    flow = tw.flow
+    walk = tw.Process(lambda x, w: 0.9 * x + 0.1 * (2 * w - 1), noise.Choice(2))
+    ways_out = [tw.Process(noisy, noise.Uniform()), *PROCESS]
+    arrays = ["text", object(), {}, [], NAN, INF, lambda x: x, [NAN, 1.0], np.array(["a"])]
+    matrices = [*arrays, np.zeros((0, 2)), np.ones((2, 2, 2, 2)), 3.0]
+    learn: dict[str, Any] = {"loss": _loss, "params": jnp.zeros(2), "data": jnp.ones((3, 2))}
+    losses: list[Any] = [*FUNCTION, lambda p: 0.0]
+    positive = [*NOT_A_NUMBER, 0, -0.1]
+    return {
+        "modified_equation": Asked(
+            flow.modified_equation,
+            {"process": walk},
+            {
+                "process": [Bad(ways_out[0], "Uniform"), *PROCESS],
+                "order": [*NOT_WHOLE, 0, 3, None],
+                "diffusion_order": [*NOT_WHOLE, 0, 3],
+                "convention": [*CHOICE, None],
+                "state": STATE,
+            },
+        ),
+        "quasi_potential": Asked(
+            flow.quasi_potential,
+            {"process": walk, "start": 0.0, "target": 0.5},
+            {
+                "process": PROCESS,
+                "start": [*STATE, 0.5],
+                "target": [*STATE, 0.0, np.ones(2)],
+                "nodes": [*whole(8), None],
+                "iterations": [*whole(1), None],
+                "tol": positive,
+            },
+        ),
+        "splitting": Asked(
+            flow.splitting,
+            {"process": walk, "start": 0.0, "score": lambda x: x, "level": 0.3, "steps": 5, "key": 0, "paths": 9}
+            | {"kill": 2, "repeats": 2},
+            {
+                "process": PROCESS,
+                "start": [*STATE, 0.4],
+                "score": [*REQUIRED_FUNCTION, lambda x: "text", lambda x: x * jnp.ones(2), lambda: 0],
+                "level": [*NOT_A_NUMBER, -1.0],
+                "steps": [*whole(1), None],
+                "key": KEY + NO_KEY,
+                "paths": [*whole(2), None],
+                "kill": [*whole(1), None, 9],
+                "repeats": [*whole(2), None],
+                "most_levels": [*whole(1), None],
+            },
+        ),
+        "gradient_noise": Asked(
+            flow.gradient_noise,
+            learn,
+            {"loss": losses, "params": arrays, "data": [*arrays, 3.0, {"a": np.ones(2), "b": np.ones(3)}]}
+            | {"hessian": [*matrices, np.eye(3)], "probes": [*whole(2), None], "key": KEY + NO_KEY},
+        ),
+        "gradients": Asked(flow.gradient_noise, {"gradients": np.ones((3, 2))}, {"gradients": matrices}),
+        "mean_square_stability": Asked(
+            flow.mean_square_stability,
+            {"process": walk, "fixed_point": 0.0},
+            {"process": PROCESS, "fixed_point": STATE, "tol": positive},
+        ),
+        "stable rate of a loss": Asked(
+            flow.largest_stable_learning_rate,
+            learn,
+            {"loss": losses, "params": arrays, "data": [*arrays, 3.0], "outputs": losses, "tol": positive}
+            | {"preconditioner": [*arrays, -np.ones(2), np.zeros(2), np.ones(3)]},
+        ),
+        "stable rate of factors": Asked(
+            flow.largest_stable_learning_rate,
+            {"factors": np.eye(3)},
+            {"factors": matrices, "batch_size": [*whole(1), None], "order": [*CHOICE, "shuffle", None]}
+            | {"momentum": [*NOT_A_NUMBER, 1, -0.1, 2.0]},
+        ),
+        "stable rate of hessians": Asked(
+            flow.largest_stable_learning_rate, {"hessians": np.eye(2)[None]}, {"hessians": matrices}
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    return {**core(), **laws(), **ways(), **named(), **errors()}
+    return {**core(), **laws(), **ways(), **named(), **errors(), **rare()}

@@ -42,6 +42,7 @@ class Status(enum.IntEnum):
     DRIFTS = 15
     FEW_WEIGHTS = 16
     MODEL_DIFFERS = 17
+    POOR_SCORE = 18
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -74,6 +75,7 @@ _SENTENCES = {
     Status.MODEL_DIFFERS: "the diffusion is off by a relative {distance}: trust the transfer operator in its place",
     Status.DRIFTS: "the two halves of the series disagree (R-hat {r_hat}): drop the start, or run longer",
     Status.FEW_WEIGHTS: "few values carry the weight ({effective} of {n}): bring the samples nearer to the target",
+    Status.POOR_SCORE: "the score is a poor guide to the event ({why}): try another score, or more paths",
 }
 
 

@@ -6,8 +6,13 @@ from typing import Any
 _NAMES = {
     "_discrete": ["StatesOperator"],
     "_fokker_planck": ["FokkerPlanck", "fokker_planck"],
+    "_gradient_noise": ["GradientNoise", "gradient_noise"],
+    "_modified": ["ModifiedEquation", "modified_equation"],
     "_monte_carlo": ["MonteCarlo", "monte_carlo"],
+    "_quasi_potential": ["QuasiPotential", "quasi_potential"],
     "_space": ["Grid", "States"],
+    "_splitting": ["splitting"],
+    "_stability": ["largest_stable_learning_rate", "mean_square_stability"],
     "_symmetrise": ["SchroedingerOperator", "symmetrise"],
     "_transfer_operator": ["TransferOperator", "transfer_operator"],
 }

@@ -128,7 +128,7 @@ class FokkerPlanck:
         else:
             from thalweg.flow._modified import modified_equation
 
-            equation = modified_equation(self.process, self.order, "ito")
+            equation = modified_equation(self.process, self.order, "ito", state=self.chart.template)
             given = jnp.asarray(points[:, 0] if axes == 1 else points)
             b = np.asarray(jax.vmap(equation.drift)(given)).reshape(len(points), axes)
             a = np.asarray(jax.vmap(equation.diffusion)(given)).reshape(len(points), axes, axes)

@@ -13,6 +13,7 @@ from thalweg._process import Process
 from thalweg.flow._chart import Chart, Predicate, embed, flatten
 
 MOST_AT_ONCE = 2**22  # outcomes evaluated in one call
+LONGEST = 2**16  # lengths are powers of 2 up to this one, and its multiples beyond
 
 
 class Outcomes(NamedTuple):
@@ -37,16 +38,17 @@ def at_draws(
     """Where a step leads from each point with each of some draws of the noise (`None`: there is no noise)."""
     count = 1 if draws is None else len(jax.tree.leaves(draws)[0])
     at_once = max(1, MOST_AT_ONCE // max(1, len(points)))
+    some_points = jnp.asarray(_padded(points))
     parts = []
     for first in range(0, count, at_once):
         some = jax.tree.map(lambda d, first=first: d[first : first + at_once], draws)
-        images, strays = _images(process.step, some, chart.selection, chart.template, jnp.asarray(points))
+        images, strays = _images(process.step, some, chart.selection, chart.template, some_points)
         if bool(strays):
             raise ValueError(
                 "a step changes parts of the state that are no coordinates of the grid (such as an optimizer's memory "
                 "or a counter): give the grid an axis for each, or ask by Monte Carlo (tw.flow.monte_carlo)"
             )
-        parts.append(np.asarray(images))
+        parts.append(np.asarray(images)[: len(points)])
     return np.concatenate(parts, axis=1)
 
 
@@ -54,7 +56,8 @@ def holds(target: Predicate, chart: Chart, points: Float[np.ndarray, "... axes"]
     """Whether the target holds at each point."""
     if not callable(target):
         raise TypeError(f"target must be a predicate of one state, such as lambda s: s > 1.2, got {target!r}")
-    flat = jnp.asarray(points).reshape(-1, points.shape[-1])
+    count = int(np.prod(points.shape[:-1]))
+    flat = jnp.asarray(_padded(np.asarray(points).reshape(-1, points.shape[-1])))
     try:
         answer = _holds(target, chart.selection, chart.template, flat)
     except jax.errors.ConcretizationTypeError:
@@ -64,7 +67,18 @@ def holds(target: Predicate, chart: Chart, points: Float[np.ndarray, "... axes"]
         ) from None
     if answer.ndim != 1:
         raise ValueError(f"target must give one truth value for one state, got shape {answer.shape[1:]}")
-    return np.asarray(answer, dtype=bool).reshape(points.shape[:-1])
+    return np.asarray(answer, dtype=bool)[:count].reshape(points.shape[:-1])
+
+
+def _padded(points: Float[np.ndarray, "n axes"]) -> Float[np.ndarray, "m axes"]:
+    """Points repeated up to one of a few lengths, so that few shapes are compiled."""
+    if not len(points):
+        return np.zeros((256, points.shape[1]))
+    length = 256
+    while length < len(points) and length < LONGEST:
+        length *= 2
+    length = -(-len(points) // length) * length
+    return np.concatenate([points, np.repeat(points[:1], length - len(points), axis=0)])
 
 
 @eqx.filter_jit

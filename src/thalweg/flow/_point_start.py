@@ -48,27 +48,18 @@ def unfold(
     while len(arrived) <= min(steps, MOST_STEPS) and len(weights):
         if room is not None and len(weights) * room > MOST_POINTS:
             break
-        padded = _padded(points)
-        images, chances = outcomes(process, chart, padded)
+        images, chances = outcomes(process, chart, points)
         room = len(chances)
         if len(weights) * room > MOST_POINTS and len(arrived) > 1:
             break
-        flat = images[: len(points)].reshape(-1, chart.dimension)
+        flat = images.reshape(-1, chart.dimension)
         mass = (weights[:, None] * chances).reshape(-1)
         met = np.zeros(len(flat), bool)
         if target is not None:
-            met = holds(target, chart, _padded(flat))[: len(flat)]
+            met = holds(target, chart, flat)
         time.append(time[-1] + weights.sum())
         arrived.append(arrived[-1] + mass[met].sum())
         leaked += mass[~met & ~grid.holds(flat)].sum()
         points, where = np.unique(flat[~met], axis=0, return_inverse=True)
         weights = np.bincount(where.reshape(-1), mass[~met], minlength=len(points))
     return Unfolded(np.array(arrived), np.array(time), points, weights, leaked)
-
-
-def _padded(points: np.ndarray) -> np.ndarray:
-    """Points repeated up to one of a few lengths, so that few shapes are compiled."""
-    length = 256
-    while length < len(points):
-        length *= 64
-    return np.concatenate([points, np.repeat(points[:1], length - len(points), axis=0)])

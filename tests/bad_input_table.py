@@ -233,7 +233,7 @@ def core() -> dict[str, Asked]:
             {"process": TWO, "state": TWO_START, "steps": 3},
             {
                 "process": [*PROCESS, Bad(tw.Process(lambda s, w: s["a"]), "step")],
-                # Marked, so that no random number stands in: a number reaches the user's step, whose error is the user's.
+                # Marked, so that no random number stands in: it would reach the user's step, whose error is the user's.
                 "state": [*STATE, Bad("right", "state")],
                 "steps": [*whole(), None],
                 "key": KEY,

@@ -113,11 +113,18 @@ class Batch(eqx.Module):
         return lax.map(lambda row: one(row[0], row[1] if ragged else i, row[2], row[3]), rows)
 
 
+def _check_every(every: Any) -> int:
+    if not is_whole(every) or not 1 <= every < 2**62:
+        raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
+    return int(every)
+
+
 class Watch(eqx.Module):
     """What is kept of a run, and when it freezes."""
 
     record: Callable[[Any, Any, Any], Any] | None = None
-    every: int = eqx.field(static=True, default=1)
+    # Converted, so that it is refused before Equinox looks at what is static.
+    every: int = eqx.field(static=True, default=1, converter=_check_every)
     until: Callable[[Any], Any] | None = None
     folds: dict[str, Any] = eqx.field(default_factory=dict)
 

@@ -39,7 +39,7 @@ def array(value: Any, name: str, wanted: str) -> np.ndarray:
         found = np.asarray(None)
     if found.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
-    found = found.astype(float)
+    found = found.astype(float, copy=False)
     if not np.all(np.isfinite(found)):
         raise ValueError(f"{name} must be finite, got NaN or infinity in it")
     return found

@@ -143,6 +143,7 @@ def gradient_noise(
         source = _Given(gradients, hessian)
     else:
         check_function(loss, "loss", "params, datum")
+        assert loss is not None
         if params is None or data is None:
             raise ValueError("loss needs params and data beside it, got None")
         params, data, n = check_data(params, data)

@@ -78,10 +78,10 @@ def splitting(
     if kill >= paths:
         raise ValueError(f"kill must be below paths = {paths}, got {kill}: some paths must survive")
     check_function(score, "score", "state")
-    level = check_number(level, "level")
-    if level.shape:
-        raise ValueError(f"level must be one number, got shape {level.shape}")
-    level = float(level)
+    height_wanted = check_number(level, "level")
+    if height_wanted.shape:
+        raise ValueError(f"level must be one number, got shape {height_wanted.shape}")
+    level = float(height_wanted)
     if _ties_steps(process.noise):
         raise ValueError(
             "splitting cannot branch an epoch without replacement (Shuffle): a branch draws its own noise; use "

@@ -84,9 +84,12 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
     def reading(carried):
         _, x = _read(target, carried, carried.free)
         _, y = _read(target, carried, carried.clamped)
-        return _compare(x, y), _largest(carried.free.value), _largest(carried.clamped.value)
+        # One row for all, since writing many numbers apart costs more than a small step.
+        return jnp.stack([*_compare(x, y), _largest(carried.free.value), _largest(carried.clamped.value)])
 
-    begin = _Carried(moving, still, _Tangent(tangent, size), _Tangent(tangent, size), open_stream(process.noise, key, start))
+    begin = _Carried(
+        moving, still, _Tangent(tangent, size), _Tangent(tangent, size), open_stream(process.noise, key, start)
+    )
     first = 0
     if source.kind == "node":
         first_steppers = source.stepper(process, first=True), source.stepper(held, first=True)
@@ -95,11 +98,10 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
     if rows is None:
         kept = None
     else:
-        blank = jax.eval_shape(reading, begin)
-        kept = jax.tree.map(lambda leaf: jnp.zeros((rows,), leaf.dtype), blank)
+        kept = jnp.zeros((rows, 5), jax.eval_shape(reading, begin).dtype)
         scales = jnp.zeros((2, -(-rows // RESCALE_EVERY)), size.dtype)
         if first and rows:
-            kept = jax.tree.map(lambda buffer, leaf: buffer.at[0].set(leaf), kept, reading(begin))
+            kept = kept.at[0].set(reading(begin))
 
     def block(b, both):
         carried, kept, scales = both
@@ -111,8 +113,7 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
             carried, kept = both
             carried = one(t, carried, pushes)
             if kept is not None:
-                put = lambda buffer, leaf: lax.dynamic_update_index_in_dim(buffer, leaf, t, 0)  # noqa: E731
-                kept = jax.tree.map(put, kept, reading(carried))
+                kept = lax.dynamic_update_index_in_dim(kept, reading(carried), t, 0)
             return carried, kept
 
         low = jnp.maximum(b * RESCALE_EVERY, first)
@@ -126,10 +127,10 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
     slope = _steepest(target, end)
     finite = all_finite(end.moving)
     if rows is None:
-        (x, y, cosine), reach_x, reach_y = reading(end)
+        x, y, cosine, reach_x, reach_y = reading(end)
         x_scale, y_scale = end.free.scale, end.clamped.scale
     else:
-        (x, y, cosine), reach_x, reach_y = kept
+        x, y, cosine, reach_x, reach_y = kept.T
         x_scale, y_scale = jnp.repeat(scales, RESCALE_EVERY, axis=1)[:, :rows]
         finite = finite & jnp.isfinite(x) & jnp.isfinite(y)
     return Pair(

@@ -56,8 +56,7 @@ def find_source(source: Any, process: Process, state: Any, key: Any, every_entry
         where, direction = source
     if not (isinstance(where, str) or callable(where) or _is_mask(where)):
         raise TypeError(
-            "source must be a node's name, a selector, a boolean mask, or one of them with a direction, "
-            f"got {source!r}"
+            f"source must be a node's name, a selector, a boolean mask, or one of them with a direction, got {source!r}"
         )
     part_of_state = _named_part(where, process, state) if isinstance(where, str) else where
     if part_of_state is not None:
@@ -100,7 +99,8 @@ def _node_direction(direction: Any, name: str, like: dict[str, Any]) -> dict[str
         return _shaped_like(direction, like, "the direction of source")
     paths = jax.tree_util.tree_leaves_with_path(direction)
     names = [
-        ".".join([name, *([jax.tree_util.keystr(path, simple=True, separator=".")] if path else [])]) for path, _ in paths
+        ".".join([name, *([jax.tree_util.keystr(path, simple=True, separator=".")] if path else [])])
+        for path, _ in paths
     ]
     if sorted(names) != sorted(like):
         raise ValueError(f"the direction of source must have entries for {sorted(like)}, got {sorted(names)}")
@@ -158,11 +158,10 @@ def check_outside(held: Process, source: Source, target: Any, state: Any) -> Non
     at_first = window is None or (not callable(window) and len(window.value) > 0 and bool(window.value[0]))
     if at_first:
         overlap = source.kind == "state" and any(
-            np.any(a & b) for a, b in zip(flags, source.selection.masks, strict=True)  # type: ignore[union-attr]
+            np.any(a & b)
+            for a, b in zip(flags, source.selection.masks, strict=True)  # type: ignore[union-attr]
         )
-        overlap |= any(
-            name in _prefixes(full) or full in _prefixes(name) for full, _ in source.nodes for name in nodes
-        )
+        overlap |= any(name in _prefixes(full) or full in _prefixes(name) for full, _ in source.nodes for name in nodes)
         if overlap:
             raise ValueError(
                 "source lies inside the agent, which is held still: nothing of a change there would be left; "

@@ -56,16 +56,17 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any, addends: dict[str, Any]) -> li
         elif any(node.params["name"] in addends for inner in _inner(eqn) for node in _nodes(inner)):
             out = _open(eqn, inputs, addends)
         else:
-            out = _as_it_is(jaxpr, eqn, read)
+            out = _as_it_is(eqn, inputs)
         values.update(zip(eqn.outvars, out, strict=True))
     return [read(var) for var in jaxpr.outvars]
 
 
-def _as_it_is(jaxpr: Any, eqn: Any, read: Callable[[Any], Any]) -> list[Any]:
-    """An equation that holds no perturbed node, evaluated by JAX as a jaxpr of its own."""
-    inputs = list(dict.fromkeys(var for var in eqn.invars if not isinstance(var, core.Literal)))
-    alone = jaxpr.replace(constvars=[], invars=inputs, outvars=eqn.outvars, eqns=[eqn], debug_info=None)
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, []))(*map(read, inputs))
+def _as_it_is(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """An equation that holds no perturbed node, made again."""
+    given = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = given if isinstance(given, tuple) else ((), given)  # JAX before 0.9 gives a pair
+    out = eqn.primitive.bind(*functions, *inputs, **params)
+    return out if eqn.primitive.multiple_results else [out]
 
 
 def _open(eqn: Any, inputs: list[Any], addends: dict[str, Any]) -> list[Any]:

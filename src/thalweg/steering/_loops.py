@@ -161,19 +161,19 @@ def _zeros(matrix: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray
     from scipy.linalg import eigvals
 
     n = len(matrix)
-    v, scale = b, np.linalg.norm(c) * np.linalg.norm(b)
-    for delay in range(1, n + 1):
-        lead = float(c @ v)
-        if abs(lead) > 1e-12 * scale:
-            break
+    markov, v = [], b  # C A^k B: the first that is not zero leads, and says how many steps the source needs
+    for _ in range(n):
+        markov.append(float(c @ v))
         v = matrix @ v
-    else:
+    reached = np.flatnonzero(np.abs(markov) > 1e-12 * np.linalg.norm(c) * np.linalg.norm(b))
+    if reached.size == 0:
         raise ValueError("the source does not reach the target, with or without the agent: Comp is 0/0")
+    delay = int(reached[0])
     pencil = np.block([[matrix, b[:, None]], [c[None, :], np.zeros((1, 1))]])
     weight = np.diag([1.0] * n + [0.0])
     all_zeros = eigvals(pencil, weight)
     all_zeros = all_zeros[np.isfinite(all_zeros)]
-    return all_zeros[np.argsort(np.abs(all_zeros))][: n - delay], lead
+    return all_zeros[np.argsort(np.abs(all_zeros))][: n - 1 - delay], markov[delay]
 
 
 def _outside(roots: np.ndarray) -> float:

@@ -29,7 +29,8 @@ class Op(eqx.Module):
       several numbers, of `cosine`, the cosine of the angle between the two responses.
     - `log_free`, `log_clamped`: the logarithms of the sizes of the responses.
     - `status`: a `Status` code for each; `message` sums them up in words.
-    - `breaks_at`: with `method="fork"`, the first step from which a finite size no longer tells Op (0: none).
+    - `breaks_at`: with `method="fork"`, the first step from which on a finite size no longer tells Op at most
+      steps (0: none).
     """
 
     op: Any
@@ -62,7 +63,7 @@ class Op(eqx.Module):
             ((code == Status.NO_RESPONSE) & (op > 0), "the free response is exactly zero: Op = +inf"),
             ((code == Status.NO_RESPONSE) & (op < 0), "with the agent held the response is exactly zero, so that "
              "everything goes through the agent: Op = -inf"),
-            (code == Status.ILL_CONDITIONED, "a response is below 1e-13 of its tangent (or lost among rounding errors), "
+            (code == Status.ILL_CONDITIONED, "a response is below 1e-13 of its tangent, or lost to rounding, "
              "so that neither its size nor its sign is reliable"),
             (code == Status.NOT_CONVERGED, "the answer depends on the finite size of the perturbation"),
         ):  # fmt: skip

@@ -1,5 +1,6 @@
 """What `op` is asked about: the agent that is held, the source that is perturbed, the target that is read."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -127,7 +128,7 @@ def _named_part(name: str, process: Process, state: Any) -> Any:
 def find_agent(agent: Any, window: Any, process: Process, state: Any) -> Process:
     """The process with the agent held. Selectors become masks, so that an equal agent compiles nothing again."""
     parts = agent if isinstance(agent, tuple) and not _is_mask(agent) else (agent,)
-    if not parts or parts == (None,):
+    if len(parts) == 0 or parts[0] is None:
         return process
     where = []
     for part in parts:
@@ -140,7 +141,8 @@ def find_agent(agent: Any, window: Any, process: Process, state: Any) -> Process
             masks = select(part, state, "agent").masks
         except (AttributeError, KeyError, IndexError, TypeError) as missing:
             raise ValueError(
-                f"agent picks nothing out of the state: {type(missing).__name__} {missing}; the state is {outline(state)}"
+                f"agent picks nothing out of the state: {type(missing).__name__} {missing}; "
+                f"the state is {outline(state)}"
             ) from None
         where.append(jax.tree.unflatten(jax.tree.structure(state), masks))
     return clamp(process, tuple(where), window)
@@ -186,10 +188,8 @@ def find_target(target: Any, process: Process, state: Any) -> Callable[[Any], An
         target = part
     if not callable(target):
         raise TypeError(f"target must be a function of the state, got {target!r}")
-    try:
+    with contextlib.suppress(Exception):  # a target may compute, or fail: the next line says how
         target = Picked(select(target, state, "target"))
-    except Exception:
-        pass  # it computes, or fails: the next line says how
     try:
         reading = jax.eval_shape(target, state)
     except (AttributeError, KeyError, IndexError) as missing:
@@ -199,9 +199,7 @@ def find_target(target: Any, process: Process, state: Any) -> Callable[[Any], An
         ) from None
     leaves = jax.tree.leaves(reading)
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise TypeError(
-            f"target must give floating numbers, got {outline(reading)}: whole numbers and truth values carry no tangent"
-        )
+        raise TypeError(f"target must give floating numbers, got {outline(reading)}: whole numbers carry no tangent")
     return target
 
 

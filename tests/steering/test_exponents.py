@@ -28,9 +28,10 @@ def test_lorenz_exponents_and_their_error_bars():
     assert abs(mean[0] - 0.9039) < 4 * error[0] + 0.0011 and abs(mean[1]) < 4 * error[1] + 1e-4
     assert abs(mean[2] + 14.5704) < 4 * error[2] + 0.0011
     np.testing.assert_allclose(found.value.sum(axis=1), -(10 + 1 + 8 / 3), atol=1e-3)
-    # The error that one run states is the spread of the 16 runs (known to 18%).
-    stated, spread = float(found.error[:, 0].mean()), float(found.value[:, 0].std(ddof=1))
-    assert 0.5 < stated / spread < 2.0
+    # The error that one run states is the spread of the 16 runs (known to 18%); plain batch means give 4 times it.
+    found, _, _ = over_starts(60_000)
+    stated, spread = float(jnp.sqrt((found.error[:, 0] ** 2).mean())), float(found.value[:, 0].std(ddof=1))
+    assert 0.5 < stated / spread < 1.9
 
 
 def test_conditional_exponents_of_lorenz():
@@ -39,7 +40,7 @@ def test_conditional_exponents_of_lorenz():
     np.testing.assert_allclose(held_b.value * 0.01, [np.log(_rk4(-8 / 300)), np.log(_rk4(-0.1))], atol=1e-12)
     _, mean, error = over_starts(20_000, clamp="a")
     assert abs(mean[0] + 1.8018) < 4 * error[0] + 0.0012 and abs(mean[1] + 1.8649) < 4 * error[1] + 0.0012
-    assert abs(mean.sum() + 1 + 8 / 3) < 1e-5
+    assert abs(mean.sum() + 1 + 8 / 3) < 1e-4
     _, mean, error = over_starts(20_000, clamp="c")
     assert abs(mean[0]) < 4 * error[0] + 1e-4 and abs(mean[1] + 11) < 4 * error[1] + 1e-3
 
@@ -69,10 +70,8 @@ def test_op_below_the_bifurcation_has_the_slope_of_the_origin():
 
 def test_a_linear_map_has_the_logs_of_its_eigenvalues():
     matrix = np.diag([1.5, -0.7, 0.1]) + np.triu(np.ones((3, 3)), 1)
-    linear = tw.Process(lambda x, w: jnp.asarray(matrix) @ x * jnp.where(jnp.abs(x).max() > 1e9, 1e-9, 1.0))
     found = lyapunov_exponents(tw.Process(lambda x, w: jnp.asarray(matrix) @ x), jnp.zeros(3), 3200)
     np.testing.assert_allclose(found.value, np.log([1.5, 0.7, 0.1]), atol=1e-9)
-    assert linear is not None
 
 
 def test_many_exponents_by_qr_and_a_product_of_random_matrices():
@@ -185,8 +184,9 @@ def test_sensitivity_is_what_a_steady_oscillation_meets():
     at = room.init(room=25.0, thermostat=0.0)
     found = op(room, at, 400, "thermostat", "room", "room")
     w = 0.7
-    phase = np.exp(-1j * w * np.arange(1, 401))
-    x = np.sum(found.sign * np.exp(found.log_free) * phase)
-    free = x + 0  # the direct effect is the step 1, 1, 1, ...: 1 / (z - 1)
+    z = np.exp(1j * w)
+    x = np.concatenate([[1.0], found.sign * np.exp(found.log_free)])  # at steps 0, 1, 2, ...
+    free = np.sum(x * z ** -np.arange(1.0, 402.0))
+    direct = 1 / (z - 1)  # of 1, 1, 1, ...
     s = sensitivity(room, at, [w], "thermostat", "room", "room")[0]
-    assert abs(free * (np.exp(1j * w) - 1) / s - 1) < 1e-9
+    assert abs(free / direct / s - 1) < 1e-9

@@ -86,6 +86,7 @@ def random_system(seed, sizes, bijection=False):
     after = draws.permutation(states) if bijection else draws.integers(states, size=states)
     table = np.stack(np.unravel_index(after, sizes), axis=-1).reshape(*sizes, len(sizes))
     p = draws.exponential(size=sizes) * (draws.random(sizes) < 0.7)
+    p.flat[0] += 0.1
     return FiniteSystem(table, dict(zip("abcd", sizes, strict=False))), p / p.sum()
 
 

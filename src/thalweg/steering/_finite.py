@@ -285,6 +285,10 @@ def _check_parts(parts: Any) -> dict[str, tuple]:
         )
     out = {}
     for name, labels in parts.items():
+        if is_whole(labels) and labels > MOST_STATES:
+            raise ValueError(
+                f"part {name!r} has {labels} states, wanted at most {MOST_STATES}: use tw.steering.sampled_strength"
+            )
         labels = tuple(range(labels)) if is_whole(labels) else tuple(labels)
         if not labels or len(set(labels)) != len(labels):
             raise ValueError(f"part {name!r} must have at least one label, all different, got {labels!r}")

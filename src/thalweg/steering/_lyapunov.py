@@ -49,7 +49,7 @@ def lyapunov_exponents(
     - `every`: steps between two orthonormalisations. 1 is safe; 10 is faster where a step stretches little.
 
     **Returns** an `Estimate` of shape (k,), descending: per unit of time where the process has a `dt`, else per
-    step. The error is that of 32 batch means over time. It works under `vmap` over starts.
+    step. The error comes from batch means over time (`_error`), good to a factor of about 1.5. It works under `vmap` over starts.
 
     **Raises** `ValueError` for k beyond the free coordinates or a state without floating numbers.
 
@@ -156,10 +156,30 @@ def _in_order(pushed: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
     return moving, still, frame
 
 
+def _error(rates: Any) -> Any:
+    """The error of the mean of all batches.
+
+    Stretches telescope: what a batch gains at its end the next one loses, so that plain batch means overstate the
+    error (Lorenz, batches of 6 units of time: fourfold). The squared error from batches of length L behaves as
+    D + c/L; it is fitted over 32, 16 and 8 batches and taken at the whole length. Where it grows with L
+    instead, the batches are correlated, and the longest ones tell.
+    """
+    squares, inverse, weights = [], [], []
+    for joined in (1, 2, 4):
+        means = rates.reshape(BATCHES // joined, joined, -1).mean(axis=1)
+        squares.append(means.var(axis=0, ddof=1) / len(means))
+        inverse.append(1 / joined)
+        weights.append(len(means))
+    e, x, w = jnp.stack(squares), np.array(inverse)[:, None], np.array(weights)[:, None] / sum(weights)
+    slope = jnp.sum(w * (x - np.sum(w * x)) * e, axis=0) / np.sum(w * (x - np.sum(w * x)) ** 2)
+    at_whole = jnp.sum(w * e, axis=0) + slope * (1 / BATCHES - np.sum(w * x))
+    return jnp.sqrt(jnp.where(slope > 0, jnp.maximum(at_whole, slope / BATCHES), e[-1]))
+
+
 @eqx.filter_jit
 def _estimate(logs: Any, time: Any, finite: Any) -> Estimate:
     rates = logs / time
-    value, error = rates.mean(axis=0), rates.std(axis=0, ddof=1) / np.sqrt(BATCHES)
+    value, error = rates.mean(axis=0), _error(rates)
     off = rates - value
     spread = jnp.sum(off**2, axis=0)
     linked = jnp.sum(off[1:] * off[:-1], axis=0) / jnp.where(spread > 0, spread, 1.0)

@@ -96,7 +96,7 @@ def find_source(source: Any, process: Process, state: Any, key: Any, every_entry
 
 def _node_direction(direction: Any, name: str, like: dict[str, Any]) -> dict[str, Any]:
     """A direction at a node that holds several arrays is a pytree with their paths."""
-    if jnp.ndim(direction) == 0 and not isinstance(direction, dict | list | tuple):
+    if jax.tree.structure(direction) == jax.tree.structure(0) and jnp.ndim(direction) == 0:
         return _shaped_like(direction, like, "the direction of source")
     paths = jax.tree_util.tree_leaves_with_path(direction)
     names = [

@@ -35,8 +35,14 @@ def lorenz_op(agent="a", source="b", target="c", **options):
 
 
 CASES = {
-    "agent not in the state": (lambda: lorenz_op(agent=lambda s: s["d"]), "agent picks nothing out of the state: KeyError"),
-    "agent that is no node": (lambda: lorenz_op(agent="d"), "no node of the step is called 'd'; its nodes: 'a', 'b', 'c'"),
+    "agent not in the state": (
+        lambda: lorenz_op(agent=lambda s: s["d"]),
+        "agent picks nothing out of the state: KeyError",
+    ),
+    "agent that is no node": (
+        lambda: lorenz_op(agent="d"),
+        "no node of the step is called 'd'; its nodes: 'a', 'b', 'c'",
+    ),
     "agent of no kind": (lambda: lorenz_op(agent=3), "agent must be a node's name, a selector"),
     "agent that computes": (lambda: lorenz_op(agent=lambda s: s["a"] + 1), "must pick leaves, entries or slices"),
     "source in the agent": (lambda: lorenz_op(source="a"), "source lies inside the agent"),
@@ -50,7 +56,10 @@ CASES = {
     ),
     "target in the agent": (lambda: lorenz_op(target=lambda s: s["a"]), "target lies inside the agent"),
     "target computed from the agent": (lambda: lorenz_op(target=lambda s: s["a"] ** 2), "target lies inside the agent"),
-    "target not in the state": (lambda: lorenz_op(target=lambda s: s["d"]), "target reads something that the state lacks"),
+    "target not in the state": (
+        lambda: lorenz_op(target=lambda s: s["d"]),
+        "target reads something that the state lacks",
+    ),
     "target by an unknown name": (lambda: lorenz_op(target="d"), "target 'd' is no part of the state by name"),
     "target of truth values": (lambda: lorenz_op(target=lambda s: s["c"] > 0), "target must give floating numbers"),
     "source not in the state": (lambda: lorenz_op(source=lambda s: s["d"]), "source picks nothing out of the state"),
@@ -99,7 +108,9 @@ CASES = {
     ),
     "too few steps for exponents": (lambda: lyapunov_exponents(LORENZ, STATE, 10), "steps must exceed discard"),
     "volume of dependent directions": (
-        lambda: op_volume(DESCENT, NET, 2, "update", lambda s: s.params["v"], lambda s: s.params["v"], directions=jnp.ones((2, 2))),
+        lambda: op_volume(
+            DESCENT, NET, 2, "update", lambda s: s.params["v"], lambda s: s.params["v"], directions=jnp.ones((2, 2))
+        ),
         "directions must be independent",
     ),
     "volume into too few numbers": (
@@ -107,8 +118,13 @@ CASES = {
         "target must give at least as many numbers",
     ),
     "frequency form of nothing": (
-        lambda: bode_integral(tw.Process(lambda s, w: {"a": s["a"] / 2, "b": tw.node(s["b"], "b"), "c": s["c"] / 3}),
-                              {"a": 0.0, "b": 0.0, "c": 0.0}, "b", lambda s: s["a"], lambda s: s["c"]),
+        lambda: bode_integral(
+            tw.Process(lambda s, w: {"a": s["a"] / 2, "b": tw.node(s["b"], "b"), "c": s["c"] / 3}),
+            {"a": 0.0, "b": 0.0, "c": 0.0},
+            "b",
+            lambda s: s["a"],
+            lambda s: s["c"],
+        ),
         "the source does not reach the target",
     ),
     "square without gain": (lambda: square_strength(0.0), "gain must be a positive number"),
@@ -116,13 +132,16 @@ CASES = {
     "covariance of no Gaussian": (lambda: gaussian_strength(np.eye(2), -np.eye(2)), "positive definite"),
     "thermostat with a broken gain": (lambda: tw.systems.thermostat(np.nan, 1.0), "gain must be a finite number"),
     "thermostat without a threshold": (
-        lambda: tw.systems.saturating_thermostat(0.0, 1.0, 25.0, 0.1), "threshold must be a positive number"),
+        lambda: tw.systems.saturating_thermostat(0.0, 1.0, 25.0, 0.1),
+        "threshold must be a positive number",
+    ),
     "loop of broken shapes": (
         lambda: tw.systems.feedback_loop(([[1.0]], [[1.0]], [[1.0]]), ([[0.0]], [[1.0]], [[1.0, 2.0]], [[0.0]])),
-        r"matrix K must have shape \(1, 1\), got \(1, 2\)"),
+        r"matrix K must have shape \(1, 1\), got \(1, 2\)",
+    ),
     "cart-pole of three gains": (lambda: tw.systems.cart_pole((1.0, 2.0, 3.0)), "gains must be four finite numbers"),
     "ring of three": (lambda: tw.systems.lorenz96(3), "sites must be a whole number >= 4"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

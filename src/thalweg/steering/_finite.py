@@ -178,8 +178,9 @@ class FiniteSystem:
 
     def _push(self, p: np.ndarray) -> np.ndarray:
         flat = p.reshape(-1)
-        after = flat @ self._chances if self._next is None else np.bincount(self._next, flat, minlength=self.states)
-        return after.reshape(self.sizes)
+        if self._next is None:
+            return (flat @ self._chances).reshape(self.sizes)
+        return np.bincount(self._next, flat, minlength=self.states).reshape(self.sizes)
 
     def _decorrelate(self, p: np.ndarray, parts: Any) -> np.ndarray:
         axes = range(len(self.sizes))
@@ -203,9 +204,10 @@ class FiniteSystem:
     def _forgotten(self, p: np.ndarray) -> float:
         """`H(s | s+)` in nats, a sum of terms that are never negative: `sum p log(1 + others / p)`, where `others`
         is what comes from elsewhere into the same next state."""
-        flat, after = p.reshape(-1), self._push(p).reshape(-1)[self._next]
+        into: Any = self._next
+        flat, after = p.reshape(-1), self._push(p).reshape(-1)[into]
         dominant = flat > after / 2
-        without = np.bincount(self._next, np.where(dominant, 0.0, flat), minlength=self.states)[self._next]
+        without = np.bincount(into, np.where(dominant, 0.0, flat), minlength=self.states)[into]
         others = np.where(dominant, without, after - flat)
         here = flat > 0
         return float(np.sum(flat[here] * np.log1p(others[here] / flat[here])))

@@ -49,7 +49,8 @@ def lyapunov_exponents(
     - `every`: steps between two orthonormalisations. 1 is safe; 10 is faster where a step stretches little.
 
     **Returns** an `Estimate` of shape (k,), descending: per unit of time where the process has a `dt`, else per
-    step. The error comes from batch means over time (`_error`), good to a factor of about 1.5. It works under `vmap` over starts.
+    step. The error comes from batch means over time, and is good to a factor of about 1.5 itself. It works under
+    `vmap` over starts.
 
     **Raises** `ValueError` for k beyond the free coordinates or a state without floating numbers.
 

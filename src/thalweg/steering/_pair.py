@@ -119,7 +119,7 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
         low = jnp.maximum(b * RESCALE_EVERY, first)
         high = jnp.minimum((b + 1) * RESCALE_EVERY, steps)
         carried, kept = lax.fori_loop(low, high, step, (carried, kept))
-        free, clamped = (_Tangent(*_rescale(*tangent, least)) for tangent in (carried.free, carried.clamped))
+        free, clamped = (_Tangent(*_rescale(t.value, t.scale, least)) for t in (carried.free, carried.clamped))
         return carried._replace(free=free, clamped=clamped), kept, scales
 
     blocks = (steps + RESCALE_EVERY - 1) // RESCALE_EVERY
@@ -145,7 +145,7 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
 
 
 @eqx.filter_jit
-def pull_pair(process, held, state, key, start, steps: int, source, target) -> tuple[Any, Any]:
+def pull_pair(process, held, state, key, start, steps: int, source, target) -> tuple[Any, ...]:
     """How much each number of the source moves a scalar target, freely and with the agent held: one pass.
 
     Returns, for each of the two, `(cotangent, scale)`: the response is `cotangent 2^scale`. The states of the

@@ -24,7 +24,7 @@ class Source(eqx.Module):
     """What is perturbed: part of the state (before the first step), part of the process (for the whole run),
     or a node (in the first step)."""
 
-    selection: Selection | None
+    selection: Any  # a Selection; None for a node
     nodes: tuple[tuple[str, Any], ...] = eqx.field(static=True, default=())
     kind: str = eqx.field(static=True, default="state")
 
@@ -160,8 +160,7 @@ def check_outside(held: Process, source: Source, target: Any, state: Any) -> Non
     at_first = window is None or (not callable(window) and len(window.value) > 0 and bool(window.value[0]))
     if at_first:
         overlap = source.kind == "state" and any(
-            np.any(a & b)
-            for a, b in zip(flags, source.selection.masks, strict=True)  # type: ignore[union-attr]
+            np.any(a & b) for a, b in zip(flags, source.selection.masks, strict=True)
         )
         overlap |= any(name in _prefixes(full) or full in _prefixes(name) for full, _ in source.nodes for name in nodes)
         if overlap:

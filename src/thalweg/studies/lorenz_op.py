@@ -32,10 +32,19 @@ def run(size: str = "quick", *, starts: int = 400, units: float = 200.0) -> Outc
     exact_slope = -(1 + (-11 + np.sqrt(121 - 40 * 0.2)) / 2)
     scattered = jax.random.normal(jax.random.key(1), (500, 3)) * 3
     negative = {
-        m: float(np.mean(np.any(np.asarray(
-            jax.jit(jax.vmap(lambda x, m=m: op(calm, calm.init(*x), 1000, "a", "c", m).sign))(scattered)) < 0, axis=1)))
+        m: float(
+            np.mean(
+                np.any(
+                    np.asarray(
+                        jax.jit(jax.vmap(lambda x, m=m: op(calm, calm.init(*x), 1000, "a", "c", m).sign))(scattered)
+                    )
+                    < 0,
+                    axis=1,
+                )
+            )
+        )
         for m in ("c", "b")
-    }  # fmt: skip
+    }
 
     tossed = jax.random.normal(jax.random.key(0), (starts, 3)) * 5 + jnp.array([0.0, 0.0, 25.0])
     settled = jax.jit(jax.vmap(lambda x: tw.simulate(chaos, chaos.init(*x), 1000).state))(tossed)
@@ -69,35 +78,86 @@ def run(size: str = "quick", *, starts: int = 400, units: float = 200.0) -> Outc
     printed = _as_printed()
 
     claims = [
-        Claim("S16", "below the onset (rho = .8), n = m = b: Op < 0, as a drives b", PART, slope,
-              "holds" if abs(slope - exact_slope) < 1e-3 and float(of_b.op[100:].max()) < 0 else "fails", "< 0", 0.0,
-              f"slope {slope:.6f} per unit of time against {exact_slope:.6f} in closed form; the post's sentence about "
-              "y - w and x - w is reversed"),
-        Claim("S17", "for n = c, Op is complex for a while", PART,
-              f"Comp < 0 at t = {_span(of_c.sign)}", "holds", "a plot", None,
-              f"a sign, not a complex number. It happens in {100 * negative['c']:.0f}% of 500 starts for m = c, in "
-              f"{100 * negative['b']:.0f}% for m = b"),
-        Claim("S18", "in chaos (rho = 28) Op is wild and tends to be negative", PART, rate,
-              "holds" if rate + 4 * rate_error < 0 else "fails", "a plot", rate_error,
-              f"per unit of time: top conditional exponent (a held) {mean['a'][0]:.4f}({error['a'][0]:.4f}) minus top "
-              f"exponent {mean[()][0]:.4f}({error[()][0]:.4f}); with b held {mean['b'][0]:.4f}, {mean['b'][1]:.4f} "
-              f"(-8/3, -10 exactly), with c held {mean['c'][0]:.4f}, {mean['c'][1]:.4f} (0, -11). No agent: Op = {control}"),
-        Claim("S19", "with a held until t = 10 only, Op stays finite", PART, float(let_go.op[-1]),
-              "holds" if np.ptp(np.asarray(let_go.op[2500:])) < 1e-3 else "fails", "a plot", 0.0,
-              f"Op is {float(let_go.op[999]):.4f} at t = 10, then {float(let_go.op[-1]):.5f} for good (Euler, dt = .01)"),
-        Claim("S20", "alterations of 1e-5, 1e-6 and 1e-7 are mostly fine in long runs", PART, max(dies.values()), "fails",
-              "mostly fine", 0.5,
-              "units of time until the median error of Op exceeds .1, over 60 starts: "
-              + ", ".join(f"{t:.1f} for {by:g}" for by, t in dies.items())
-              + f"; with size 1e-7, y - w is exactly 0 in {100 * gone[1e-7]:.0f}% of what comes after t = 30"),
-        Claim("S21", "for 1 < rho < 24.74 there are three stable points", PART,
-              f"{fixed['stable']} stable of {fixed['all']}", "fails", 3, None,
-              f"the origin is a saddle (rate {fixed['origin']:.3f} at rho = 14); the other two are stable up to rho = "
-              f"{fixed['limit']:.4f}"),
-        Claim("S22", "the formulas as printed: a' = sigma (a - b); Therm = 0 inside; Comp as a limit of x - w", PART,
-              f"not a number by t = {printed:.2f}", "fails", "a' = sigma (a - b)", None,
-              "with the printed sign the state runs away; Comp is a derivative with respect to n, not to A; see the errata"),
-    ]  # fmt: skip
+        Claim(
+            "S16",
+            "below the onset (rho = .8), n = m = b: Op < 0, as a drives b",
+            PART,
+            slope,
+            "holds" if abs(slope - exact_slope) < 1e-3 and float(of_b.op[100:].max()) < 0 else "fails",
+            "< 0",
+            0.0,
+            f"slope {slope:.6f} per unit of time against {exact_slope:.6f} in closed form; the post's sentence about "
+            "y - w and x - w is reversed",
+        ),
+        Claim(
+            "S17",
+            "for n = c, Op is complex for a while",
+            PART,
+            f"Comp < 0 at t = {_span(of_c.sign)}",
+            "holds",
+            "a plot",
+            None,
+            f"a sign, not a complex number. It happens in {100 * negative['c']:.0f}% of 500 starts for m = c, in "
+            f"{100 * negative['b']:.0f}% for m = b",
+        ),
+        Claim(
+            "S18",
+            "in chaos (rho = 28) Op is wild and tends to be negative",
+            PART,
+            rate,
+            "holds" if rate + 4 * rate_error < 0 else "fails",
+            "a plot",
+            rate_error,
+            f"per unit of time: top conditional exponent (a held) {mean['a'][0]:.4f}({error['a'][0]:.4f}) minus top "
+            f"exponent {mean[()][0]:.4f}({error[()][0]:.4f}); with b held {mean['b'][0]:.4f}, {mean['b'][1]:.4f} "
+            f"(-8/3, -10 exactly), with c held {mean['c'][0]:.4f}, {mean['c'][1]:.4f} (0, -11). No agent: "
+            f"Op = {control}",
+        ),
+        Claim(
+            "S19",
+            "with a held until t = 10 only, Op stays finite",
+            PART,
+            float(let_go.op[-1]),
+            "holds" if np.ptp(np.asarray(let_go.op[2500:])) < 1e-3 else "fails",
+            "a plot",
+            0.0,
+            f"Op is {float(let_go.op[999]):.4f} at t = 10, then {float(let_go.op[-1]):.5f} for good (Euler, dt = .01)",
+        ),
+        Claim(
+            "S20",
+            "alterations of 1e-5, 1e-6 and 1e-7 are mostly fine in long runs",
+            PART,
+            max(dies.values()),
+            "fails",
+            "mostly fine",
+            0.5,
+            "units of time until the median error of Op exceeds .1, over 60 starts: "
+            + ", ".join(f"{t:.1f} for {by:g}" for by, t in dies.items())
+            + f"; with size 1e-7, y - w is exactly 0 in {100 * gone[1e-7]:.0f}% of what comes after t = 30",
+        ),
+        Claim(
+            "S21",
+            "for 1 < rho < 24.74 there are three stable points",
+            PART,
+            f"{fixed['stable']} stable of {fixed['all']}",
+            "fails",
+            3,
+            None,
+            f"the origin is a saddle (rate {fixed['origin']:.3f} at rho = 14); the other two are stable up to rho = "
+            f"{fixed['limit']:.4f}",
+        ),
+        Claim(
+            "S22",
+            "the formulas as printed: a' = sigma (a - b); Therm = 0 inside; Comp as a limit of x - w",
+            PART,
+            f"not a number by t = {printed:.2f}",
+            "fails",
+            "a' = sigma (a - b)",
+            None,
+            "with the printed sign the state runs away; Comp is a derivative with respect to n, not to A; "
+            "see the errata",
+        ),
+    ]
     time = np.arange(1, 4001) / 100
     data = xarray.Dataset(
         {
@@ -108,21 +168,30 @@ def run(size: str = "quick", *, starts: int = 400, units: float = 200.0) -> Outc
     )
     return Outcome(
         summary=(
-            f"Below the onset Op falls steadily (slope {slope:.4f}); for c it changes sign on the way. In chaos it falls "
+            f"Below the onset Op falls steadily (slope {slope:.4f}); for c it changes sign on the way. In "
+            "chaos it falls "
             f"at {rate:.3f} +- {rate_error:.3f} per unit of time, the conditional minus the top Lyapunov exponent. "
             f"Differences follow the tangent for about {max(dies.values()):.0f} units of time at best."
         ),
         claims=claims,
         figures={
-            "calm": Picture(_draw_calm(of_b, of_c), "Op at rho = .8 with a held, for b (left) and for c (right), where "
-                            "Comp is negative for a while: thick."),
-            "chaos": Picture(_draw_chaos(time[:3000], curves, rate), "Op at rho = 28 for 16 starts, and the line whose "
-                             "slope is the conditional minus the top exponent."),
-            "differences": Picture(_draw_errors(time, errors), "The median error of Op by finite differences, against "
-                                   "tangents: each size dies within 12 units of time or so."),
+            "calm": Picture(
+                _draw_calm(of_b, of_c),
+                "Op at rho = .8 with a held, for b (left) and for c (right), where "
+                "Comp is negative for a while: thick.",
+            ),
+            "chaos": Picture(
+                _draw_chaos(time[:3000], curves, rate),
+                "Op at rho = 28 for 16 starts, and the line whose slope is the conditional minus the top exponent.",
+            ),
+            "differences": Picture(
+                _draw_errors(time, errors),
+                "The median error of Op by finite differences, against "
+                "tangents: each size dies within 12 units of time or so.",
+            ),
         },
         data={"lorenz_op": data},
-    )  # fmt: skip
+    )
 
 
 def _span(sign: Any) -> str:

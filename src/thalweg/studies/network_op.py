@@ -2,8 +2,8 @@
 
 The step that the posts on optimization end with and leave open: Op of training itself. A network (64-16-10, tanh)
 learns the digits by SGD; its first layer is perturbed at the start, in random directions; what comes of that in the
-predictions is compared with the updates free and with them held at the values of the unperturbed run. Controls: no agent
-and no learning must give Op = 0 exactly; error bars are over seeds, as one direction decides nothing.
+predictions is compared with the updates free and with them held at the values of the unperturbed run. Controls: no
+agent and no learning must give Op = 0 exactly; error bars are over seeds, as one direction decides nothing.
 """
 
 from typing import Any
@@ -96,9 +96,15 @@ def run(
         return jnp.mean(jax.vmap(lambda a, b: model.loss(state.params, (a, b)))(*held_out))
 
     datum = tw.steering.op(
-        weighted, weighted.init(model.init(0)), data_steps, LAYERS["first layer"], lambda p: p.step.weights,
-        held_out_loss, jax.random.key(0), mode="reverse",
-    )  # fmt: skip
+        weighted,
+        weighted.init(model.init(0)),
+        data_steps,
+        LAYERS["first layer"],
+        lambda p: p.step.weights,
+        held_out_loss,
+        jax.random.key(0),
+        mode="reverse",
+    )
     of_data, flips = np.asarray(datum.op), float(np.mean(np.asarray(datum.sign) < 0))
 
     early, late = min(10, steps) - 1, steps - 1
@@ -111,36 +117,67 @@ def run(
     least = {name: op.min(axis=(0, 1))[[early, late]] for name, op in ops.items()}
     ranges = "; ".join(
         f"{name} {least[name][0]:+.2f}..{most[name][0]:+.2f} at {early + 1} steps, "
-        f"{least[name][1]:+.2f}..{most[name][1]:+.2f} at {late + 1}" for name in ops
-    )  # fmt: skip
+        f"{least[name][1]:+.2f}..{most[name][1]:+.2f} at {late + 1}"
+        for name in ops
+    )
     gap = _over_seeds(ops["probabilities"][:, :, late] - ops["logits"][:, :, late])
     layer_gap = _over_seeds(by_layer["second layer"] - by_layer["first layer"])
     memory_gap = _over_seeds(memory["momentum"] - memory["all updates"])
 
     claims = [
-        Claim("S23", "training is an optimizer: its updates undo what is done to the network", PART,
-              at["probabilities", "late"], "not decidable here", "not done", None,
-              f"one network and one set of data. All updates held, {seeds} seeds x {directions} directions of W1: {ranges}. "
-              f"It steers predictions more than logits (late gap {gap.value:.2f} +- {gap.error:.2f}). Held-out accuracy "
-              f"{accuracy.value:.3f}. Largest |Op| of the controls: "
-              + ", ".join(f"{name} {value:g}" for name, value in controls.items()),
-              {"logits_late": at["logits", "late"].value, "logits_late_error": at["logits", "late"].error}),
-        Claim("S25", "the layer that was hit and the layer above it steer the predictions alike", OURS, layer_gap,
-              _alike(layer_gap), "no difference", None,
-              "Op of the probabilities after training, "
-              + "; ".join(f"{k} held {v.value:.2f} +- {v.error:.2f}" for k, v in layers.items())
-              + f"; all held {at['probabilities', 'late'].value:.2f}: parts do not add up"),
-        Claim("S26", "holding the memory of momentum holds the learning", OURS, moving["momentum"],
-              _alike(memory_gap), f"as all updates: {moving['all updates'].value:.2f}", None,
-              f"gap {memory_gap.value:.2f} +- {memory_gap.error:.2f}: the buffer carries the memory only, and with it held "
-              "the gradients still act"),
-        Claim("S27", "the first layer's learning carries no more and no less of a datum's effect than the rest", OURS,
-              median, "not decidable here", 0.0, None,
-              f"one seed, {data_steps} steps, all {len(x)} data in one reverse pass: median Op on the held-out loss with "
-              f"the first layer's updates held {median:+.2f}, middle half {np.quantile(of_data[reached], 0.25):+.2f} to "
-              f"{np.quantile(of_data[reached], 0.75):+.2f}; the effect changes sign in {100 * flips:.0f}%; "
-              f"{int(np.sum(~reached))} data were never drawn"),
-    ]  # fmt: skip
+        Claim(
+            "S23",
+            "training is an optimizer: its updates undo what is done to the network",
+            PART,
+            at["probabilities", "late"],
+            "not decidable here",
+            "not done",
+            None,
+            f"one network and one set of data. All updates held, {seeds} seeds x {directions} directions of "
+            f"W1: {ranges}. "
+            f"It steers predictions more than logits (late gap {gap.value:.2f} +- {gap.error:.2f}). Held-out accuracy "
+            f"{accuracy.value:.3f}. Largest |Op| of the controls: "
+            + ", ".join(f"{name} {value:g}" for name, value in controls.items()),
+            {"logits_late": at["logits", "late"].value, "logits_late_error": at["logits", "late"].error},
+        ),
+        Claim(
+            "S25",
+            "the layer that was hit and the layer above it steer the predictions alike",
+            OURS,
+            layer_gap,
+            _alike(layer_gap),
+            "no difference",
+            None,
+            "Op of the probabilities after training, "
+            + "; ".join(f"{k} held {v.value:.2f} +- {v.error:.2f}" for k, v in layers.items())
+            + f"; all held {at['probabilities', 'late'].value:.2f}: parts do not add up",
+        ),
+        Claim(
+            "S26",
+            "holding the memory of momentum holds the learning",
+            OURS,
+            moving["momentum"],
+            _alike(memory_gap),
+            f"as all updates: {moving['all updates'].value:.2f}",
+            None,
+            f"gap {memory_gap.value:.2f} +- {memory_gap.error:.2f}: the buffer carries the memory only, and "
+            "with it held "
+            "the gradients still act",
+        ),
+        Claim(
+            "S27",
+            "the first layer's learning carries no more and no less of a datum's effect than the rest",
+            OURS,
+            median,
+            "not decidable here",
+            0.0,
+            None,
+            f"one seed, {data_steps} steps, all {len(x)} data in one reverse pass: median Op on the held-out loss with "
+            f"the first layer's updates held {median:+.2f}, middle half {np.quantile(of_data[reached], 0.25):+.2f} to "
+            f"{np.quantile(of_data[reached], 0.75):+.2f}; the effect changes sign in {100 * flips:.0f}%; "
+            f"{int(np.sum(~reached))} data were never drawn",
+        ),
+    ]
     data = xarray.Dataset(
         {
             "op": (("target", "seed", "direction", "step"), np.stack(list(ops.values())), {"units": "nat"}),
@@ -152,23 +189,33 @@ def run(
     return Outcome(
         summary=(
             f"Training undoes a change to the first layer in what the network predicts: Op of the probabilities is "
-            f"{at['probabilities', 'late'].value:.2f} +- {at['probabilities', 'late'].error:.2f} nats after {steps} steps, a "
+            f"{at['probabilities', 'late'].value:.2f} +- {at['probabilities', 'late'].error:.2f} nats after "
+            f"{steps} steps, a "
             f"factor of {np.exp(at['probabilities', 'late'].value):.1f}. In the logits it is "
-            f"{at['logits', 'late'].value:.2f} +- {at['logits', 'late'].error:.2f}: the network is steered towards right "
+            f"{at['logits', 'late'].value:.2f} +- {at['logits', 'late'].error:.2f}: the network is steered "
+            "towards right "
             "answers, not back to where it was. Without learning Op is exactly 0."
         ),
         claims=claims,
         figures={
-            "training": Picture(_draw_training(ops), "Op of all updates over training, for a change to the first layer: "
-                                "mean over directions and seeds, band of one standard error over seeds; thin lines are "
-                                "single directions."),
-            "parts": Picture(_draw_parts(at["probabilities", "late"], layers, moving), "Which part steers: Op of the "
-                             "probabilities at the end with one part held. Error bars over seeds."),
-            "data": Picture(_draw_data(of_data), "Op of every datum at once: how much the first layer's updates weaken "
-                            "(right) or strengthen (left) what a datum does to the held-out loss."),
+            "training": Picture(
+                _draw_training(ops),
+                "Op of all updates over training, for a change to the first layer: "
+                "mean over directions and seeds, band of one standard error over seeds; thin lines are "
+                "single directions.",
+            ),
+            "parts": Picture(
+                _draw_parts(at["probabilities", "late"], layers, moving),
+                "Which part steers: Op of the probabilities at the end with one part held. Error bars over seeds.",
+            ),
+            "data": Picture(
+                _draw_data(of_data),
+                "Op of every datum at once: how much the first layer's updates weaken "
+                "(right) or strengthen (left) what a datum does to the held-out loss.",
+            ),
         },
         data={"network_op": data},
-    )  # fmt: skip
+    )
 
 
 def _over_seeds(values: Any) -> Any:
@@ -213,8 +260,12 @@ def _draw_parts(whole: Any, layers: Any, moving: Any) -> Any:
 
     import thalweg as tw
 
-    rows = {"all updates": whole, **layers, "momentum run: all updates": moving["all updates"],
-            "momentum run: the buffer": moving["momentum"]}  # fmt: skip
+    rows = {
+        "all updates": whole,
+        **layers,
+        "momentum run: all updates": moving["all updates"],
+        "momentum run: the buffer": moving["momentum"],
+    }
     with tw.plot.style():
         figure, axes = plt.subplots(figsize=(6.8, 3.2))
         for k, estimate in enumerate(rows.values()):
@@ -233,7 +284,7 @@ def _draw_data(of_data: Any) -> Any:
 
     with tw.plot.style():
         figure, axes = plt.subplots()
-        bins = np.linspace(-4, 4, 61)
+        bins = np.linspace(-4, 4, 61).tolist()
         axes.hist(np.clip(of_data[np.isfinite(of_data)], -4, 4), bins=bins, color=tw.plot.COLOURS[0])
         axes.axvline(0, color="0.3", linewidth=1)
         axes.set_xlabel("Op of a datum on the held-out loss (nats)")

@@ -75,40 +75,97 @@ def run(size: str = "quick", *, steps: int = 1000, starts: int = 4001) -> Outcom
     off = abs(rate - float(held.value[0] - top.value[0]))
 
     claims = [
-        Claim("S9", "the difference dies while the thermostat acts, and stays while it is held", PART.format(3),
-              f"|x - w| = {worlds['x'][-1]:.2e}, |y - w| = {worlds['y'][-1]:.6g} after {steps} steps", "holds", "a plot",
-              None, f"y - w stays at the alteration, .001; as printed (T_t = T_(t-1) - d) the room ends at {printed:.6g} "
-              "degrees and Op is 0: read R_(t-1)"),
-        Claim("S10", "Op does not depend on the size of the alteration nor on a forcing", PART.format(3),
-              tangent_error, "holds", "a plot", None,
-              f"exactly for tangents (worst difference under a forcing of 1000: {tangent_error:.1g}). Differences break: "
-              f"k = .02, size 1e-6, wrong by more than .01 from step {wrong[1e-6]}; forcing 1000, size 1e-9, from step "
-              f"{wrong_forced}", {"wrong_from": {str(k): v for k, v in wrong.items()}}),
-        Claim("S11", "twice the gain gives twice the Op", PART.format(3), final[0.02] / final[0.01], "holds in kind", 2.0,
-              0.0, f"{final[0.01]:.6f} and {final[0.02]:.6f} nats; the late rate is -log l1, proportional to k for k -> 0 "
-              f"only. At k = .5 Comp is exactly 0 at steps 3, 7, 11, ...: {half.message}"),
-        Claim("S12", "Op = 0 while the thermostat is saturated", PART.format(4),
-              float(np.max(np.abs(np.asarray(first.op)[outside]))),
-              "holds" if not np.any(np.asarray(first.op)[outside]) else "fails", 0, 0.0, "exactly"),
-        Claim("S13", "Op > 0 if and only if the path reaches 24 to 26, and most inside", PART.format(4),
-              f"> 0 on ({positive[0]:.2f}, {positive[-1]:.2f})", "holds", "a plot", None,
-              f"constant within one degree of 25: {plateau.mean():.5f} nats, spread {np.ptp(plateau):.1g} (dt = {dt})"),
-        Claim("S14", "the integrals of 1 - Comp over starts are 19.961, 19.611 and 9.980", PART.format(4),
-              f"{integral[1.0, 1.0]:.3f}, {integral[0.5, 1.0]:.3f}, {integral[1.0, 0.5]:.3f}", "holds",
-              "19.961, 19.611, 9.980", 40 / starts / 10,
-              "dt = .02 was inferred from 9.980; 19.611 is not reproduced and is likely a misprint for 19.961"),
-        Claim("S15", "the integral is 2 p t, with almost no dependence on theta", PART.format(4), coarse, "holds in kind",
-              "2 p t", 40 / starts,
-              f"2 p (t - dt) exactly while the ends stay saturated. With |Comp|, it needs dt p / theta <= 1/4: at "
-              f"theta = .1, dt = .1 it is {coarse:.2f} instead of 19.8"),
-        Claim("S24", "Op is mediation, Bode's integral is its budget, and its rate in chaos is a difference of exponents",
-              "thalweg (no published figure)", bode["unstable"].integral, "holds" if off < 4 * rate_error else "fails",
-              float(-np.pi * np.log(1.3)), abs(bode["unstable"].integral - bode["unstable"].budget),
-              f"an unstable pole at 1.3 costs pi log 1.3; the thermostat's integral is {bode['thermostat'].integral:.1e}; "
-              f"total over natural direct effect by nested counterfactuals differs from Comp by {mediation:.1e}; Lorenz, "
-              f"A = a: Op falls at {rate:.3f} per unit of time, conditional minus top exponent "
-              f"{float(held.value[0] - top.value[0]):.3f} +- {rate_error:.3f}. No gain: Op = {no_gain}"),
-    ]  # fmt: skip
+        Claim(
+            "S9",
+            "the difference dies while the thermostat acts, and stays while it is held",
+            PART.format(3),
+            f"|x - w| = {worlds['x'][-1]:.2e}, |y - w| = {worlds['y'][-1]:.6g} after {steps} steps",
+            "holds",
+            "a plot",
+            None,
+            f"y - w stays at the alteration, .001; as printed (T_t = T_(t-1) - d) the room ends at {printed:.6g} "
+            "degrees and Op is 0: read R_(t-1)",
+        ),
+        Claim(
+            "S10",
+            "Op does not depend on the size of the alteration nor on a forcing",
+            PART.format(3),
+            tangent_error,
+            "holds",
+            "a plot",
+            None,
+            f"exactly for tangents (worst difference under a forcing of 1000: {tangent_error:.1g}). Differences break: "
+            f"k = .02, size 1e-6, wrong by more than .01 from step {wrong[1e-6]}; forcing 1000, size 1e-9, from step "
+            f"{wrong_forced}",
+            {"wrong_from": {str(k): v for k, v in wrong.items()}},
+        ),
+        Claim(
+            "S11",
+            "twice the gain gives twice the Op",
+            PART.format(3),
+            final[0.02] / final[0.01],
+            "holds in kind",
+            2.0,
+            0.0,
+            f"{final[0.01]:.6f} and {final[0.02]:.6f} nats; the late rate is -log l1, proportional to k for k -> 0 "
+            f"only. At k = .5 Comp is exactly 0 at steps 3, 7, 11, ...: {half.message}",
+        ),
+        Claim(
+            "S12",
+            "Op = 0 while the thermostat is saturated",
+            PART.format(4),
+            float(np.max(np.abs(np.asarray(first.op)[outside]))),
+            "holds" if not np.any(np.asarray(first.op)[outside]) else "fails",
+            0,
+            0.0,
+            "exactly",
+        ),
+        Claim(
+            "S13",
+            "Op > 0 if and only if the path reaches 24 to 26, and most inside",
+            PART.format(4),
+            f"> 0 on ({positive[0]:.2f}, {positive[-1]:.2f})",
+            "holds",
+            "a plot",
+            None,
+            f"constant within one degree of 25: {plateau.mean():.5f} nats, spread {np.ptp(plateau):.1g} (dt = {dt})",
+        ),
+        Claim(
+            "S14",
+            "the integrals of 1 - Comp over starts are 19.961, 19.611 and 9.980",
+            PART.format(4),
+            f"{integral[1.0, 1.0]:.3f}, {integral[0.5, 1.0]:.3f}, {integral[1.0, 0.5]:.3f}",
+            "holds",
+            "19.961, 19.611, 9.980",
+            40 / starts / 10,
+            "dt = .02 was inferred from 9.980; 19.611 is not reproduced and is likely a misprint for 19.961",
+        ),
+        Claim(
+            "S15",
+            "the integral is 2 p t, with almost no dependence on theta",
+            PART.format(4),
+            coarse,
+            "holds in kind",
+            "2 p t",
+            40 / starts,
+            f"2 p (t - dt) exactly while the ends stay saturated. With |Comp|, it needs dt p / theta <= 1/4: at "
+            f"theta = .1, dt = .1 it is {coarse:.2f} instead of 19.8",
+        ),
+        Claim(
+            "S24",
+            "Op is mediation, Bode's integral is its budget, and its rate in chaos is a difference of exponents",
+            "thalweg (no published figure)",
+            bode["unstable"].integral,
+            "holds" if off < 4 * rate_error else "fails",
+            float(-np.pi * np.log(1.3)),
+            abs(bode["unstable"].integral - bode["unstable"].budget),
+            "an unstable pole at 1.3 costs pi log 1.3; the thermostat's integral is "
+            f"{bode['thermostat'].integral:.1e}; "
+            f"total over natural direct effect by nested counterfactuals differs from Comp by {mediation:.1e}; Lorenz, "
+            f"A = a: Op falls at {rate:.3f} per unit of time, conditional minus top exponent "
+            f"{float(held.value[0] - top.value[0]):.3f} +- {rate_error:.3f}. No gain: Op = {no_gain}",
+        ),
+    ]
     data = xarray.Dataset(
         {
             "op": (("gain", "step"), np.stack([f.op for f in exact.values()]), {"units": "nat"}),
@@ -130,24 +187,36 @@ def run(size: str = "quick", *, steps: int = 1000, starts: int = 4001) -> Outcom
     return Outcome(
         summary=(
             f"Over {steps} steps a thermostat of gain .01 steers by {final[0.01]:.4f} nats, one of gain .02 by "
-            f"{final[0.02]:.4f}. Tangents give this for any alteration and forcing; finite differences lose it after some "
+            f"{final[0.02]:.4f}. Tangents give this for any alteration and forcing; finite differences lose "
+            "it after some "
             f"hundred steps. A saturated thermostat does not steer at all. Whatever a stable loop wins at some "
             "frequencies it pays for at others (Bode)."
         ),
         claims=claims,
         figures={
             "worlds": Picture(
-                _draw_worlds(worlds), "The room in three worlds: W unaltered, X altered, Y altered with the thermostat held. "
-                "In X the difference dies, in Y it stays."),
-            "op": Picture(_draw_op(exact, forks, sizes), "Op of the thermostat for two gains, and for gain .02 by finite "
-                          "differences of three sizes: each follows the tangent until it drowns in rounding."),
-            "landscape": Picture(_draw_landscape(grid, landscape, integral), "1 - Comp at t = 10 over starts, for three "
-                                 "shapes of the saturating thermostat; the integrals are the areas."),
-            "bode": Picture(_draw_bode(), "Op at each frequency: a stable loop around a stable plant wins and loses "
-                            "equally; an unstable pole makes every controller lose on the whole."),
+                _draw_worlds(worlds),
+                "The room in three worlds: W unaltered, X altered, Y altered with the thermostat held. "
+                "In X the difference dies, in Y it stays.",
+            ),
+            "op": Picture(
+                _draw_op(exact, forks, sizes),
+                "Op of the thermostat for two gains, and for gain .02 by finite "
+                "differences of three sizes: each follows the tangent until it drowns in rounding.",
+            ),
+            "landscape": Picture(
+                _draw_landscape(grid, landscape, integral),
+                "1 - Comp at t = 10 over starts, for three "
+                "shapes of the saturating thermostat; the integrals are the areas.",
+            ),
+            "bode": Picture(
+                _draw_bode(),
+                "Op at each frequency: a stable loop around a stable plant wins and loses "
+                "equally; an unstable pole makes every controller lose on the whole.",
+            ),
         },
         data={"op_linear": data},
-    )  # fmt: skip
+    )
 
 
 def _first_wrong(found: Any, exact: Any) -> int:

@@ -57,39 +57,96 @@ def run(size: str = "quick", *, epsilon: float = 0.1, gain: float = 0.3, maps: i
     control = bijection.adjusted_optimizing_strength(start)
 
     claims = [
-        Claim("S1", "the dumb thermostat optimizes: 1.6 bits after one step, 2.7 decorrelated, strength 1.1",
-              PART.format(1), strengths["dumb"], _near(strengths["dumb"], 1.1, 0.05), 1.1, 0.0,
-              f"entropies {entropies['dumb'][0]:.5f} and {entropies['dumb'][1]:.5f} bits, exact"),
-        Claim("S2", "the smart thermostat optimizes about twice as much: 0, 2.2 and 2.2 bits", PART.format(1),
-              strengths["smart"], _near(strengths["smart"], 2.2, 0.05), 2.2, 0.0,
-              f"{strengths['smart'] / strengths['dumb']:.2f} times the dumb one; the (off, hot) cells of the two tables "
-              f"are swapped in print, with which both would give .91830 and 2.50326. Random maps: {null}",
-              {"null": null.null}),
-        Claim("S3", "from a uniform start the dumb thermostat neither optimizes nor compresses", PART.format(2),
-              dumb_two[0], "holds" if abs(dumb_two[0]) < 1e-12 else "fails", 0, 0.0,
-              f"adjusted {dumb_two[1]:.5f}; 9 states become 7 in the first step, then none are lost: "
-              f"{_images(dumb)} states after 0, 1, 2, ... steps"),
-        Claim("S4", "the smart thermostat, one step after a uniform start: strength 1.1, compression .8, adjusted .3",
-              PART.format(2), smart_two["adjusted"], _near(smart_two["adjusted"], 0.3, 0.05), 0.3, 0.0,
-              "; ".join(f"{k} {v:.5f}" for k, v in smart_two.items()), smart_two),
-        Claim("S5", "the adjusted strength tends to half the entropy of the faults", PART.format(2), at_epsilon[2],
-              "holds in kind", 0.5, 0.0,
-              f"the smart one only: {at_epsilon[0]:.5f} at epsilon = {epsilon:g}, {at_epsilon[2]:.13f} at 1e-10; the "
-              f"dumb one {at_epsilon[1]:.5f} at {epsilon:g}. A fact of this map: 4 single faults, 4 alive after one "
-              "step, 2 after two, none of the decorrelated ones corrected"),
-        Claim("S6", "the uniform square becomes a rhombus", PART.format(2), "a parallelogram with sides sqrt(2) and k",
-              "fails", "a rhombus", None,
-              f"sides {np.linalg.norm(turn[:, 1]):.6f} and {np.linalg.norm(turn[:, 0]):.6f} times the square's"),
-        Claim("S7", "the continuous thermostat clearly optimizes", PART.format(2), square.optimizing_strength,
-              "holds in kind", "a picture", measured_square[1],
-              f"strength k/2 - log k = {square.optimizing_strength:.6f} nats (by polygons {measured_square[0]:.6f}), "
-              "all of it total correlation: the adjusted strength is 0, as for any linear invertible map"),
-        Claim("S8", "with log variance for entropy the adjusted strength is 0", PART.format(2),
-              gauss.adjusted_optimizing_strength, "holds in kind", 0, 1e-15,
-              f"with the determinant of the covariance only: {trace:.5f} with its trace, {room_variance:.5f} with the "
-              f"variance of the room; strength log((1 + k^2)/k^2) = {2 * gauss.optimizing_strength:.6f} "
-              "(log variance, without the half)"),
-    ]  # fmt: skip
+        Claim(
+            "S1",
+            "the dumb thermostat optimizes: 1.6 bits after one step, 2.7 decorrelated, strength 1.1",
+            PART.format(1),
+            strengths["dumb"],
+            _near(strengths["dumb"], 1.1, 0.05),
+            1.1,
+            0.0,
+            f"entropies {entropies['dumb'][0]:.5f} and {entropies['dumb'][1]:.5f} bits, exact",
+        ),
+        Claim(
+            "S2",
+            "the smart thermostat optimizes about twice as much: 0, 2.2 and 2.2 bits",
+            PART.format(1),
+            strengths["smart"],
+            _near(strengths["smart"], 2.2, 0.05),
+            2.2,
+            0.0,
+            f"{strengths['smart'] / strengths['dumb']:.2f} times the dumb one; the (off, hot) cells of the two tables "
+            f"are swapped in print, with which both would give .91830 and 2.50326. Random maps: {null}",
+            {"null": null.null},
+        ),
+        Claim(
+            "S3",
+            "from a uniform start the dumb thermostat neither optimizes nor compresses",
+            PART.format(2),
+            dumb_two[0],
+            "holds" if abs(dumb_two[0]) < 1e-12 else "fails",
+            0,
+            0.0,
+            f"adjusted {dumb_two[1]:.5f}; 9 states become 7 in the first step, then none are lost: "
+            f"{_images(dumb)} states after 0, 1, 2, ... steps",
+        ),
+        Claim(
+            "S4",
+            "the smart thermostat, one step after a uniform start: strength 1.1, compression .8, adjusted .3",
+            PART.format(2),
+            smart_two["adjusted"],
+            _near(smart_two["adjusted"], 0.3, 0.05),
+            0.3,
+            0.0,
+            "; ".join(f"{k} {v:.5f}" for k, v in smart_two.items()),
+            smart_two,
+        ),
+        Claim(
+            "S5",
+            "the adjusted strength tends to half the entropy of the faults",
+            PART.format(2),
+            at_epsilon[2],
+            "holds in kind",
+            0.5,
+            0.0,
+            f"the smart one only: {at_epsilon[0]:.5f} at epsilon = {epsilon:g}, {at_epsilon[2]:.13f} at 1e-10; the "
+            f"dumb one {at_epsilon[1]:.5f} at {epsilon:g}. A fact of this map: 4 single faults, 4 alive after one "
+            "step, 2 after two, none of the decorrelated ones corrected",
+        ),
+        Claim(
+            "S6",
+            "the uniform square becomes a rhombus",
+            PART.format(2),
+            "a parallelogram with sides sqrt(2) and k",
+            "fails",
+            "a rhombus",
+            None,
+            f"sides {np.linalg.norm(turn[:, 1]):.6f} and {np.linalg.norm(turn[:, 0]):.6f} times the square's",
+        ),
+        Claim(
+            "S7",
+            "the continuous thermostat clearly optimizes",
+            PART.format(2),
+            square.optimizing_strength,
+            "holds in kind",
+            "a picture",
+            measured_square[1],
+            f"strength k/2 - log k = {square.optimizing_strength:.6f} nats (by polygons {measured_square[0]:.6f}), "
+            "all of it total correlation: the adjusted strength is 0, as for any linear invertible map",
+        ),
+        Claim(
+            "S8",
+            "with log variance for entropy the adjusted strength is 0",
+            PART.format(2),
+            gauss.adjusted_optimizing_strength,
+            "holds in kind",
+            0,
+            1e-15,
+            f"with the determinant of the covariance only: {trace:.5f} with its trace, {room_variance:.5f} with the "
+            f"variance of the room; strength log((1 + k^2)/k^2) = {2 * gauss.optimizing_strength:.6f} "
+            "(log variance, without the half)",
+        ),
+    ]
     data = xarray.Dataset(
         {
             "share": (
@@ -104,16 +161,19 @@ def run(size: str = "quick", *, epsilon: float = 0.1, gain: float = 0.3, maps: i
     below = (random < 0).mean(axis=1)
     return Outcome(
         summary=(
-            f"The smart thermostat optimizes by {strengths['smart']:.3f} bits, the dumb one by {strengths['dumb']:.3f}. "
+            f"The smart thermostat optimizes by {strengths['smart']:.3f} bits, the dumb one by "
+            f"{strengths['dumb']:.3f}. "
             f"Less what decorrelation alone gives, half of the entropy of small faults is left, for the smart one "
-            f"only. Neither measure has a sign to rely on: of random maps and distributions {100 * below[0]:.0f}% have a "
+            "only. Neither measure has a sign to rely on: of random maps and distributions "
+            f"{100 * below[0]:.0f}% have a "
             f"negative strength and {100 * below[1]:.0f}% a negative adjusted one. A bijection gives {control:.1g}."
         ),
         claims=claims,
         figures={
             "tables": Picture(
                 _draw_tables(start, after),
-                "The published distribution, each thermostat's image of it, and the image of its decorrelated twin: the "
+                "The published distribution, each thermostat's image of it, and the image of its "
+                "decorrelated twin: the "
                 "smart one leads all three states to one.",
             ),
             "half_law": Picture(
@@ -215,8 +275,14 @@ def _draw_tables(start: Any, after: Any) -> Any:
     import thalweg as tw
 
     parts = tw.systems.thermostat_table("smart").parts
-    pictures = [("P", start), ("dumb: F#P", after["dumb"][0]), ("smart: F#P", after["smart"][0]),
-                ("P'", start * 0 + 1 / 9), ("dumb: F#P'", after["dumb"][1]), ("smart: F#P'", after["smart"][1])]  # fmt: skip
+    pictures = [
+        ("P", start),
+        ("dumb: F#P", after["dumb"][0]),
+        ("smart: F#P", after["smart"][0]),
+        ("P'", start * 0 + 1 / 9),
+        ("dumb: F#P'", after["dumb"][1]),
+        ("smart: F#P'", after["smart"][1]),
+    ]
     with tw.plot.style():
         figure, axes = plt.subplots(2, 3, figsize=(7.6, 5.0))
         for panel, (title, p) in zip(axes.flat, pictures, strict=True):

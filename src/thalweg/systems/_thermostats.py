@@ -38,17 +38,19 @@ def thermostat(
     >>> round(float(state["room"]), 6)
     25.0
     """
-    _finite("gain", gain), _finite("setpoint", setpoint), _finite("forcing", forcing)
-    _positive("period", period), _not_negative("noise", noise)
+    for name, value in (("gain", gain), ("setpoint", setpoint), ("forcing", forcing)):
+        _finite(name, value)
+    _positive("period", period)
+    _not_negative("noise", noise)
     noisy = is_traced(noise) or noise > 0
     forced = is_traced(forcing) or forcing != 0
-    numbers = [jnp.asarray(value, float) for value in (gain, setpoint, forcing, period, noise)]
+    numbers: list[Any] = [jnp.asarray(value, float) for value in (gain, setpoint, forcing, period, noise)]
 
     def init(room: float, thermostat: float) -> dict[str, Any]:
         state = {"room": jnp.asarray(room, float), "thermostat": jnp.asarray(thermostat, float)}
         return {**state, "time": jnp.asarray(0)} if forced else state
 
-    return Process(_Thermostat(*numbers, noisy), Normal() if noisy else None, init, names=part_names)
+    return Process(_Thermostat(*numbers, noisy=noisy), Normal() if noisy else None, init, names=part_names)
 
 
 def saturating_thermostat(threshold: float, power: float, setpoint: float, dt: float) -> Process:
@@ -72,7 +74,9 @@ def saturating_thermostat(threshold: float, power: float, setpoint: float, dt: f
     >>> round(float(state["room"]), 6)  # two units of time at full power, after a first step at rest
     33.0
     """
-    _positive("threshold", threshold), _not_negative("power", power), _finite("setpoint", setpoint)
+    _positive("threshold", threshold)
+    _not_negative("power", power)
+    _finite("setpoint", setpoint)
     numbers = [jnp.asarray(value, float) for value in (threshold, power, setpoint, dt)]
     return Process(_Saturating(*numbers), None, _room_init, dt, names=part_names)
 
@@ -176,7 +180,7 @@ def thermostat_table(kind: str) -> ThermostatTable:
     """
     if kind not in _ROWS:
         raise ValueError(f'kind must be "dumb" or "smart", got {kind!r}')
-    parts = {"thermostat": ("high", "low", "off"), "room": ("hot", "warm", "cold")}
+    parts: dict[str, tuple[str, ...]] = {"thermostat": ("high", "low", "off"), "room": ("hot", "warm", "cold")}
     table = {}
     for setting, cells in _ROWS[kind].items():
         for temperature, cell in zip(parts["room"], cells, strict=True):

@@ -105,7 +105,10 @@ def exponents(units=1000.0, dt=0.01):
     start = np.array([-5.7, -8.9, 17.0])
     theirs = lambda: peer.lyapunov(start, units, parameters=[10.0, 28.0, 8 / 3])  # noqa: E731
     for every in (1, 10):
-        ours = lambda every=every: tw.steering.lyapunov_exponents(lorenz, state, steps, discard=0, every=every).value
+
+        def ours(every=every):
+            return tw.steering.lyapunov_exponents(lorenz, state, steps, discard=0, every=every).value
+
         print("  theirs", np.round(theirs(), 4), "ours", np.round(ours(), 4))
         compare(f"exponents over pynamicalsys, QR every {every} steps", theirs, ours, "at most 1/3", rounds=7)
 

@@ -100,7 +100,10 @@ CASES = {
         "needs a target of one number",
     ),
     "reverse with a direction": (lambda: lorenz_op(mode="reverse", source=("b", 1.0)), "source must come without"),
-    "state of NaN": (lambda: op(LORENZ, LORENZ.init(a=np.nan, b=1, c=1), 2, "a", "b", "c"), "must be finite"),
+    "state of NaN": (
+        lambda: op(LORENZ, LORENZ.init(a=np.nan, b=1, c=1), 2, "a", "b", "c"),
+        "a must be a finite number, got nan",
+    ),
     "no process": (lambda: op(3, STATE, 2, "a", "b", "c"), "process must be a tw.Process"),
     "too many exponents": (
         lambda: lyapunov_exponents(LORENZ, STATE, 1000, 3, clamp="a"),
@@ -133,7 +136,7 @@ CASES = {
     "thermostat with a broken gain": (lambda: tw.systems.thermostat(np.nan, 1.0), "gain must be a finite number"),
     "thermostat without a threshold": (
         lambda: tw.systems.saturating_thermostat(0.0, 1.0, 25.0, 0.1),
-        "threshold must be a positive number",
+        "threshold must be a number > 0",
     ),
     "loop of broken shapes": (
         lambda: tw.systems.feedback_loop(([[1.0]], [[1.0]], [[1.0]]), ([[0.0]], [[1.0]], [[1.0, 2.0]], [[0.0]])),

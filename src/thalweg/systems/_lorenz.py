@@ -3,12 +3,9 @@
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 
-<<<<<<< HEAD
-from thalweg._edge import check_number
-=======
-from thalweg._edge import is_whole
->>>>>>> c723dec (Tests of Op; cart-pole; Lorenz's ring)
+from thalweg._edge import check_number, is_whole
 from thalweg._process import Process
 from thalweg.processes import ode
 
@@ -49,12 +46,14 @@ def lorenz96(sites: int = 40, forcing: float = 8.0, dt: float = 0.01, method: st
     if not is_whole(sites) or sites < 4:
         raise ValueError(f"sites must be a whole number >= 4, got {sites!r}")
 
+    forcing = check_number(forcing, "forcing")
+
     def init(x: Any = None) -> Any:
         if x is None:
-            return jnp.full(sites, jnp.asarray(forcing, float)).at[0].add(0.01)
+            return jnp.full(sites, forcing).at[0].add(0.01)
         return jnp.asarray(x, float)
 
-    return ode(_Ring(jnp.asarray(forcing, float)), dt, method, init=init)
+    return ode(_Ring(forcing), dt, method, init=init)
 
 
 class _Ring(eqx.Module):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import is_traced
+from thalweg._edge import check_number, is_traced
 from thalweg._node import node
 from thalweg._noise import Normal
 from thalweg._process import Process
@@ -38,13 +38,15 @@ def thermostat(
     >>> round(float(state["room"]), 6)
     25.0
     """
-    for name, value in (("gain", gain), ("setpoint", setpoint), ("forcing", forcing)):
-        _finite(name, value)
-    _positive("period", period)
-    _not_negative("noise", noise)
+    numbers = [
+        check_number(gain, "gain"),
+        check_number(setpoint, "setpoint"),
+        check_number(forcing, "forcing"),
+        check_number(period, "period", above=0),
+        check_number(noise, "noise", least=0),
+    ]
     noisy = is_traced(noise) or noise > 0
     forced = is_traced(forcing) or forcing != 0
-    numbers: list[Any] = [jnp.asarray(value, float) for value in (gain, setpoint, forcing, period, noise)]
 
     def init(room: float, thermostat: float) -> dict[str, Any]:
         state = {"room": jnp.asarray(room, float), "thermostat": jnp.asarray(thermostat, float)}
@@ -74,10 +76,12 @@ def saturating_thermostat(threshold: float, power: float, setpoint: float, dt: f
     >>> round(float(state["room"]), 6)  # two units of time at full power, after a first step at rest
     33.0
     """
-    _positive("threshold", threshold)
-    _not_negative("power", power)
-    _finite("setpoint", setpoint)
-    numbers = [jnp.asarray(value, float) for value in (threshold, power, setpoint, dt)]
+    numbers = [
+        check_number(threshold, "threshold", above=0),
+        check_number(power, "power", least=0),
+        check_number(setpoint, "setpoint"),
+        check_number(dt, "dt", above=0),
+    ]
     return Process(_Saturating(*numbers), None, _room_init, dt, names=part_names)
 
 
@@ -243,18 +247,3 @@ class _Loop(eqx.Module):
 
 def _room_init(room: float, thermostat: float) -> dict[str, Any]:
     return {"room": jnp.asarray(room, float), "thermostat": jnp.asarray(thermostat, float)}
-
-
-def _finite(name: str, value: Any) -> None:
-    if not is_traced(value) and not np.all(np.isfinite(value)):
-        raise ValueError(f"{name} must be a finite number, got {value}")
-
-
-def _positive(name: str, value: Any) -> None:
-    if not is_traced(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
-        raise ValueError(f"{name} must be a positive number, got {value}")
-
-
-def _not_negative(name: str, value: Any) -> None:
-    if not is_traced(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) >= 0)):
-        raise ValueError(f"{name} must be a number >= 0, got {value}")

@@ -54,6 +54,13 @@ def table():
     descent = processes.gradient_descent(lambda p: jnp.sum(p**4), 0.01)
     phase = processes.underdamped_langevin(lambda x: jnp.sum(x**2) / 2, 1.0, 0.5, 0.1, shape=(2,))
     lorenz = systems.lorenz(28.0)
+    thermostat = systems.thermostat(0.1, 25.0, noise=0.3)
+    forced = systems.thermostat(0.1, 25.0, forcing=2.0, period=7.0)
+    saturating = systems.saturating_thermostat(1.0, 1.0, 29.5, 0.02)
+    loop = systems.feedback_loop(
+        ([[1.1, 0.2], [0.0, 0.5]], [[1.0], [0.3]], [[1.0, 0.0]]), ([[0.1]], [[0.5]], [[-0.7]], [[-0.4]])
+    )
+    pole = systems.cart_pole()
     euler = processes.ode(lambda s: -(s**3), 0.05, method="euler")
     chain = processes.finite([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])
     cycle = processes.finite([1, 2, 0])
@@ -71,6 +78,12 @@ def table():
         "digits by adam": (adam, adam.init(start)),
         "gradient descent": (descent, descent.init(jnp.array([1.0, -0.5]))),
         "lorenz": (lorenz, lorenz.init(a=1, b=1, c=1)),
+        "lorenz 96": (systems.lorenz96(8), systems.lorenz96(8).init()),
+        "thermostat": (thermostat, thermostat.init(room=35.0, thermostat=10.0)),
+        "forced thermostat": (forced, forced.init(room=35.0, thermostat=10.0)),
+        "saturating thermostat": (saturating, saturating.init(room=30.0, thermostat=0.3)),
+        "feedback loop": (loop, loop.init(plant=[1.0, -1.0], controller=[0.5])),
+        "cart-pole": (pole, pole.init(position=0.1, velocity=0.0, angle=0.05, angular_velocity=0.0)),
         "euler": (euler, jnp.array([1.0, 2.0])),
         "markov chain": (chain, chain.init(0)),
         "cycle": (cycle, cycle.init(1)),

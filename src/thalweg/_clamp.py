@@ -11,7 +11,7 @@ from jax import lax
 
 from thalweg._edge import check_function, one_truth, outline, shown
 from thalweg._loop import apply_step
-from thalweg._node import Mask, hold, hold_nodes, in_worlds
+from thalweg._node import Mask, _prefixes, hold, hold_nodes, in_worlds
 from thalweg._process import Process, check_process
 from thalweg._select import Selection, select
 
@@ -119,7 +119,8 @@ class Held(eqx.Module):
         for part in self.where:
             if isinstance(part, str):
                 nodes[part] = None
-                masks = [np.ones_like(m) if name == part else m for m, name in zip(masks, names, strict=True)]
+                meant = [name is not None and part in _prefixes(name) for name in names]
+                masks = [np.ones_like(m) if means else m for m, means in zip(masks, meant, strict=True)]
             else:
                 selection = _selected(part.value if isinstance(part, _Static) else part, state)
                 masks = [m | picked for m, picked in zip(masks, selection.masks, strict=True)]

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.polynomial import Polynomial
 
+import thalweg as tw
 from thalweg.studies.errata import ERRATA
 
 
@@ -42,3 +43,93 @@ def test_stationary_density():
     # J / P = -T G - (T^2/2) (S^2 P)' / P, the Ito current.
     current = -learning_rate * force(grid) - learning_rate**2 / 2 * (variance.deriv()(grid) + variance(grid) * slope)
     np.testing.assert_allclose(current, 0, atol=1e-14)
+
+
+def test_swapped_thermostat_cells():
+    start = np.eye(3)[::-1] / 3
+    for kind, other in (("dumb", "low,warm"), ("smart", "off,warm")):
+        right = tw.systems.thermostat_table(kind)
+        as_printed = {**right, ("off", "hot"): tuple(other.split(","))}
+        assert right["off", "hot"] != as_printed["off", "hot"]
+        system = tw.steering.FiniteSystem(as_printed, right.parts)
+        images = system.entropy(system.push(start)), system.entropy(system.push(system.decorrelate(start)))
+        np.testing.assert_allclose(images, (0.91830, 2.50326), atol=5e-6)
+
+
+def test_square_to_rhombus():
+    gain, e = 0.3, 0.1
+    step = np.array([[0.0, 1.0], [-gain, 1.0]])  # of (T, R)
+    corners = e * np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) @ step.T
+    sides = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+    np.testing.assert_allclose(sides, [gain * e, np.sqrt(2) * e, gain * e])
+    np.testing.assert_allclose(np.ptp(corners[:, 1]), e * (1 + gain))
+
+
+def test_thermostat_recurrence():
+    room, thermostat = 35.0, 10.0
+    for _ in range(1000):
+        thermostat, room = thermostat - 25.0, room - 0.01 * thermostat
+    assert abs(room - 124810) < 0.5
+    right = tw.systems.thermostat(0.01, 25.0)
+    assert abs(float(tw.simulate(right, right.init(room=35.0, thermostat=10.0), 1000).state["room"]) - 25) < 0.01
+    printed = tw.Process(
+        lambda s, w: {"R": s["R"] - 0.01 * tw.node(s["T"], "T"), "T": tw.node(s["T"], "T") - 25.0},
+        names=lambda s: {"R": "R", "T": "T"},
+    )
+    np.testing.assert_array_equal(tw.steering.op(printed, {"R": 35.0, "T": 10.0}, 50, "T", "R", "R").op, 0.0)
+
+
+def test_integral_of_the_second_landscape():
+    for theta, power, right in ((1.0, 1.0, 19.96), (0.5, 1.0, 19.96), (1.0, 0.5, 9.98)):
+        room = tw.systems.saturating_thermostat(theta, power, 25.0, 0.02)
+        ends = [float(tw.simulate(room, room.init(r, 0.0), 500).state["room"]) for r in (5.0, 45.0)]
+        assert abs(40 - (ends[1] - ends[0]) - right) < 1e-9
+
+
+def test_lorenz_sentence_on_sizes():
+    lorenz = tw.systems.lorenz(0.8)
+    w = tw.simulate(lorenz, lorenz.init(a=1, b=1, c=1), 1000)
+    change = lambda s: {**s, "b": s["b"] + 1e-6}  # noqa: E731
+    x, y = tw.fork(w, 0, state=change), tw.fork(w, 0, state=change, process=tw.clamp(lorenz, "a"))
+    assert abs(float(y.state["b"] - w.state["b"])) < 0.01 * abs(float(x.state["b"] - w.state["b"]))
+
+
+def _lorenz_rate(rho, a, c):
+    """The largest real part of the eigenvalues at a fixed point."""
+    return np.linalg.eigvals([[-10, 10, 0], [rho - c, -1, -a], [a, a, -8 / 3]]).real.max()
+
+
+def test_lorenz_stable_points():
+    for rho, stable in ((5.0, True), (24.73, True), (24.75, False)):
+        a = np.sqrt(8 / 3 * (rho - 1))
+        assert _lorenz_rate(rho, 0.0, 0.0) > 0
+        assert (_lorenz_rate(rho, a, rho - 1) < 0) == stable
+    assert abs(10 * (10 + 8 / 3 + 3) / (10 - 8 / 3 - 1) - 24.7368) < 5e-5
+
+
+def test_lorenz_sign():
+    def printed(s):
+        return {
+            "a": 10 * (s["a"] - s["b"]),
+            "b": s["a"] * (28 - s["c"]) - s["b"],
+            "c": s["a"] * s["b"] - 8 / 3 * s["c"],
+        }
+
+    run = tw.simulate(tw.processes.ode(printed, 0.01), {"a": 1.0, "b": 1.1, "c": 1.0}, 500)
+    assert int(run.status) == tw.Status.NOT_FINITE
+
+
+def test_dead_zone_of_the_thermostat():
+    room = tw.systems.saturating_thermostat(1.0, 1.0, 25.0, 0.02)
+    found = tw.steering.op(room, room.init(25.5, 0.5), 500, "thermostat", "room", "room", read="end")
+    assert float(found.op) > 5  # as plotted; with Therm = 0 inside it would be 0
+
+
+def test_comp_as_a_ratio():
+    room = tw.systems.thermostat(0.1, 25.0)
+    at = room.init(room=35.0, thermostat=10.0)
+    kinds = [tw.steering.op(room, at, 20, "thermostat", "room", "room", method="fork", size=s) for s in (1e-2, 1e-5)]
+    np.testing.assert_allclose(kinds[0].op, kinds[1].op, atol=1e-6)
+    w = tw.simulate(room, at, 20).state["room"]
+    ends = [tw.simulate(room, {**at, "room": at["room"] + s}, 20).state["room"] - w for s in (1e-2, 1e-5)]
+    np.testing.assert_allclose(ends[1] / ends[0], 1e-3, rtol=1e-5)

@@ -4,10 +4,12 @@ import importlib
 from typing import Any
 
 _NAMES = {
+    "_cart_pole": ["cart_pole"],
     "_digits": ["Digits", "digits"],
     "_learners": ["coin", "linear_noise", "pit", "pit_losses", "pit_points"],
-    "_lorenz": ["lorenz"],
+    "_lorenz": ["lorenz", "lorenz96"],
     "_perceptron": ["Perceptron", "perceptron", "softmax_classifier"],
+    "_thermostats": ["ThermostatTable", "feedback_loop", "saturating_thermostat", "thermostat", "thermostat_table"],
     "_two_wells": ["two_wells", "two_wells_losses"],
     "_wells": ["double_well"],
 }

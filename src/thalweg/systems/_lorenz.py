@@ -1,10 +1,11 @@
-"""The Lorenz equations."""
+"""The Lorenz equations, and his ring of 1996."""
 
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 
-from thalweg._edge import check_number
+from thalweg._edge import check_number, is_whole
 from thalweg._process import Process
 from thalweg.processes import ode
 
@@ -26,6 +27,40 @@ def lorenz(rho: float, sigma: float = 10.0, beta: float = 8 / 3, dt: float = 0.0
     """
     field = _Field(check_number(sigma, "sigma"), check_number(rho, "rho"), check_number(beta, "beta"))
     return ode(field, dt, method, init=_init)
+
+
+def lorenz96(sites: int = 40, forcing: float = 8.0, dt: float = 0.01, method: str = "rk4") -> Process:
+    """Lorenz's ring of 1996: `x_i' = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F`. The state is one array, node `state`.
+
+    `process.init()` makes a state near the fixed point `x = F`, `process.init(x)` one of your own.
+
+    **Exact facts**: the flow shrinks volumes at the rate `-sites`, so that the exponents sum to it; for F below 8/9
+    everything ends at `x = F`.
+
+    >>> import thalweg as tw
+    >>> ring = tw.systems.lorenz96(40, forcing=0.5)
+    >>> end = tw.simulate(ring, ring.init(), 5000).state
+    >>> float(abs(end - 0.5).max()) < 1e-9
+    True
+    """
+    if not is_whole(sites) or sites < 4:
+        raise ValueError(f"sites must be a whole number >= 4, got {sites!r}")
+
+    forcing = check_number(forcing, "forcing")
+
+    def init(x: Any = None) -> Any:
+        if x is None:
+            return jnp.full(sites, forcing).at[0].add(0.01)
+        return jnp.asarray(x, float)
+
+    return ode(_Ring(forcing), dt, method, init=init)
+
+
+class _Ring(eqx.Module):
+    forcing: Any
+
+    def __call__(self, x: Any) -> Any:
+        return (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x + self.forcing
 
 
 class _Field(eqx.Module):

@@ -1,0 +1,282 @@
+"""Two tangents along one run: one carried freely, one with the agent held, the run itself made once.
+
+Both tangents are rescaled by powers of two every few steps, their scales kept apart, so that 100,000 steps
+neither overflow nor vanish. Between rescalings only raw numbers are stored; logarithms are taken at the end.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from thalweg._edge import number
+from thalweg._loop import all_finite
+from thalweg._noise import next_draw, open_stream
+from thalweg._response import _power_of_two, _rescale
+from thalweg.steering._parts import Picked
+
+RESCALE_EVERY = 16  # steps: a tangent may grow or shrink by 1e19 a step in between
+
+
+class Pair(NamedTuple):
+    """The free and the clamped response where they are read; with a series, both lead with the steps.
+
+    `log_ratio` is `log_clamped - log_free` from the numbers before their logarithms were taken. `reach_*`: the
+    log of the largest entry of each tangent times the largest slope of the target.
+    """
+
+    log_free: Any
+    log_clamped: Any
+    log_ratio: Any
+    cosine: Any
+    reach_free: Any
+    reach_clamped: Any
+    finite: Any
+
+
+class _Tangent(NamedTuple):
+    value: Any
+    scale: Any  # the tangent is value 2^scale
+
+
+class _Carried(NamedTuple):
+    moving: Any
+    still: Any
+    free: _Tangent
+    clamped: _Tangent
+    noise: Any
+
+
+@eqx.filter_jit
+def push_pair(process, held, state, key, start, steps, source, target, direction, rows: int | None) -> Pair:
+    """The pair of responses after `steps` steps, or after each of them (`rows` = steps, a Python number)."""
+    part = source.part(process, state)
+    direction, size = _rescale(direction, number(0))
+    steppers = source.stepper(process), source.stepper(held)
+    moving, still = eqx.partition(state, eqx.is_inexact_array)
+    tangent = jax.tree.map(jnp.zeros_like, moving)
+    if source.kind == "state":
+        zeros = eqx.combine(tangent, jax.tree.map(jnp.zeros_like, still))
+        tangent = eqx.filter(source.selection.put(zeros, direction), eqx.is_inexact_array)
+    # A source that acts all along must stay within reach of the scale, which so never falls below its own.
+    least = size if source.kind == "process" else None
+
+    def pushed(carried):
+        """The direction in the units of each tangent, for a source that acts at every step."""
+        if source.kind != "process":
+            return None, None
+        return tuple(
+            jax.tree.map(lambda leaf, by=size - tangent.scale: leaf * _power_of_two(by), direction)
+            for tangent in (carried.free, carried.clamped)
+        )
+
+    def one(t, carried, pushes, steppers=steppers):
+        moving, still, free, clamped, noise = carried
+        i = start + t
+        w, noise = next_draw(process.noise, key, i, noise)
+        after, x, still_after = _jvp(steppers[0], moving, part, still, w, i, free.value, pushes[0])
+        _, y, _ = _jvp(steppers[1], moving, part, still, w, i, clamped.value, pushes[1])
+        return _Carried(after, still_after, _Tangent(x, free.scale), _Tangent(y, clamped.scale), noise)
+
+    def reading(carried):
+        _, x = _read(target, carried, carried.free)
+        _, y = _read(target, carried, carried.clamped)
+        # One row for all, since writing many numbers apart costs more than a small step.
+        return jnp.stack([*_compare(x, y), _largest(carried.free.value), _largest(carried.clamped.value)])
+
+    begin = _Carried(
+        moving, still, _Tangent(tangent, size), _Tangent(tangent, size), open_stream(process.noise, key, start)
+    )
+    first = 0
+    if source.kind == "node":
+        first_steppers = source.stepper(process, first=True), source.stepper(held, first=True)
+        begin = one(number(0), begin, (direction, direction), first_steppers)
+        first = 1
+    if rows is None:
+        kept = None
+    else:
+        kept = jnp.zeros((rows, 5), jax.eval_shape(reading, begin).dtype)
+        scales = jnp.zeros((2, -(-rows // RESCALE_EVERY)), size.dtype)
+        if first and rows:
+            kept = kept.at[0].set(reading(begin))
+
+    def block(b, both):
+        carried, kept, scales = both
+        pushes = pushed(carried)
+        if scales is not None:
+            scales = scales.at[:, b].set(jnp.stack([carried.free.scale, carried.clamped.scale]))
+
+        def step(t, both):
+            carried, kept = both
+            carried = one(t, carried, pushes)
+            if kept is not None:
+                kept = lax.dynamic_update_index_in_dim(kept, reading(carried), t, 0)
+            return carried, kept
+
+        low = jnp.maximum(b * RESCALE_EVERY, first)
+        high = jnp.minimum((b + 1) * RESCALE_EVERY, steps)
+        carried, kept = lax.fori_loop(low, high, step, (carried, kept))
+        free, clamped = (_Tangent(*_rescale(t.value, t.scale, least)) for t in (carried.free, carried.clamped))
+        return carried._replace(free=free, clamped=clamped), kept, scales
+
+    blocks = (steps + RESCALE_EVERY - 1) // RESCALE_EVERY
+    end, kept, scales = lax.fori_loop(0, blocks, block, (begin, kept, None if rows is None else scales))
+    slope = _steepest(target, end)
+    finite = all_finite(end.moving)
+    if rows is None:
+        x, y, cosine, reach_x, reach_y = reading(end)
+        x_scale, y_scale = end.free.scale, end.clamped.scale
+    else:
+        x, y, cosine, reach_x, reach_y = kept.T
+        x_scale, y_scale = jnp.repeat(scales, RESCALE_EVERY, axis=1)[:, :rows]
+        finite = finite & jnp.isfinite(x) & jnp.isfinite(y)
+    return Pair(
+        jnp.log(x) + x_scale * math.log(2),
+        jnp.log(y) + y_scale * math.log(2),
+        jnp.log(y) - jnp.log(x) + (y_scale - x_scale) * math.log(2),
+        cosine,
+        jnp.log(reach_x * slope) + x_scale * math.log(2),
+        jnp.log(reach_y * slope) + y_scale * math.log(2),
+        finite & jnp.isfinite(reach_x) & jnp.isfinite(reach_y),
+    )
+
+
+@eqx.filter_jit
+def pull_pair(process, held, state, key, start, steps: int, source, target) -> tuple[Any, ...]:
+    """How much each number of the source moves a scalar target, freely and with the agent held: one pass.
+
+    Returns, for each of the two, `(cotangent, scale)`: the response is `cotangent 2^scale`. The states of the
+    run are kept at the ends of about sqrt(steps) segments, and made again inside one segment at a time.
+    """
+    part = source.part(process, state)
+    steppers = source.stepper(process), source.stepper(held)
+    length = max(1, math.isqrt(max(0, steps - 1)) + 1)
+    whole, rest = divmod(steps, length)
+    first_steppers = source.stepper(process, first=True), source.stepper(held, first=True)
+    is_node = source.kind == "node"
+
+    def forward(at, t):
+        i = start + t
+        return steppers[0](at[0], part, at[1], process.noise.sample(key, i), i), at
+
+    def run(begin, first, count):
+        return lax.scan(forward, begin, first + jnp.arange(count))
+
+    def transposed(stepper, at, t, cotangent):
+        moving, still = at
+        i = start + t
+        w = process.noise.sample(key, i)
+        if source.kind == "state":
+            _, pull, _ = jax.vjp(lambda m: stepper(m, part, still, w, i), moving, has_aux=True)
+            return pull(cotangent)[0], None
+        _, pull, _ = jax.vjp(lambda m, p: stepper(m, p, still, w, i), moving, part, has_aux=True)
+        return pull(cotangent)
+
+    def backward(carried, at):
+        states, t = at
+        out = []
+        for stepper, (cotangent, scale, total, total_scale) in zip(steppers, carried, strict=True):
+            cotangent, of_part = transposed(stepper, states, t, cotangent)
+            if source.kind == "process":
+                total, total_scale = _sum(total, total_scale, of_part, scale)
+            out.append((*_rescale(cotangent, scale), total, total_scale))
+        return tuple(out), None
+
+    begin = eqx.partition(state, eqx.is_inexact_array)
+    last, begins = lax.scan(lambda at, s: (run(at, s * length, length)[0], at), begin, jnp.arange(whole))
+    end, rest_states = run(last, whole * length, rest)
+    _, read_back = jax.vjp(lambda m: target(eqx.combine(m, end[1])), end[0])
+    cotangent = read_back(jax.tree.map(jnp.ones_like, jax.eval_shape(target, state)))[0]
+    of_end = (*_rescale(cotangent, number(0)), jax.tree.map(jnp.zeros_like, part), number(0))
+
+    def segment(carried, first, states, count):
+        return lax.scan(backward, carried, (states, first + jnp.arange(count)), reverse=True)[0]
+
+    def whole_segment(carried, at):
+        begin, s = at
+        return segment(carried, s * length, run(begin, s * length, length)[1], length), None
+
+    carried = segment((of_end, of_end), whole * length, rest_states, rest)
+    if not is_node:
+        carried, _ = lax.scan(whole_segment, carried, (begins, jnp.arange(whole)), reverse=True)
+    else:
+        # The node is perturbed in the first step, which so is taken alone.
+        head = length if whole else rest
+        if whole:
+            later = jax.tree.map(lambda leaf: leaf[1:], begins)
+            carried, _ = lax.scan(whole_segment, carried, (later, 1 + jnp.arange(whole - 1)), reverse=True)
+            states = run(begin, 0, head)[1]
+            after = jax.tree.map(lambda leaf: leaf[1:], states)
+            carried = segment(carried, 1, after, head - 1)
+        else:
+            after = jax.tree.map(lambda leaf: leaf[1:], rest_states)
+            carried = segment((of_end, of_end), 1, after, head - 1)
+        out = []
+        for stepper, (cotangent, scale, _, _) in zip(first_steppers, carried, strict=True):
+            out.append((transposed(stepper, begin, number(0), cotangent)[1], scale))
+        return tuple(out)
+    if source.kind == "process":
+        return tuple((total, scale) for _, _, total, scale in carried)
+    zeros = jax.tree.map(jnp.zeros_like, begin[1])
+    return tuple((source.selection.get(eqx.combine(cotangent, zeros)), scale) for cotangent, scale, _, _ in carried)
+
+
+# --------------------------------------------------------------------------------------------------
+
+
+def _jvp(stepper, moving, part, still, w, i, tangent, push):
+    if push is None:
+        return jax.jvp(lambda m: stepper(m, part, still, w, i), (moving,), (tangent,), has_aux=True)
+    return jax.jvp(lambda m, p: stepper(m, p, still, w, i), (moving, part), (tangent, push), has_aux=True)
+
+
+def _read(target, carried, tangent) -> tuple[Any, Any]:
+    return jax.jvp(lambda m: target(eqx.combine(m, carried.still)), (carried.moving,), (tangent.value,))
+
+
+def _compare(x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """The norms of two responses, and the cosine between them (for a scalar: the product of their signs)."""
+    x, y = _flat(x), _flat(y)
+    if x.size == 1:
+        return jnp.abs(x[0]), jnp.abs(y[0]), jnp.sign(x[0]) * jnp.sign(y[0])
+    (x, nx), (y, ny) = _unit(x), _unit(y)
+    return nx, ny, jnp.clip(jnp.sum(x * y), -1.0, 1.0)
+
+
+def _flat(tree: Any) -> Any:
+    leaves = jax.tree.leaves(tree)
+    return jnp.reshape(leaves[0], -1) if len(leaves) == 1 else jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+
+def _unit(x: Any) -> tuple[Any, Any]:
+    """A vector of norm 1 along `x`, and the norm of `x`, whose squares may neither overflow nor vanish."""
+    largest = jnp.max(jnp.abs(x))
+    scaled = x / jnp.where(largest > 0, largest, 1.0)
+    norm = jnp.sqrt(jnp.sum(scaled * scaled))
+    return scaled / jnp.where(norm > 0, norm, 1.0), norm * largest
+
+
+def _largest(tree: Any) -> Any:
+    largest = [jnp.max(jnp.abs(leaf)) if leaf.ndim else jnp.abs(leaf) for leaf in jax.tree.leaves(tree)]
+    out = largest[0]
+    for other in largest[1:]:
+        out = jnp.maximum(out, other)
+    return out
+
+
+def _steepest(target: Any, end: _Carried) -> Any:
+    """The largest slope of the target, by which a response is small beside its tangent or not."""
+    if isinstance(target, Picked):
+        return jnp.ones(())
+    out, pull = jax.vjp(lambda m: target(eqx.combine(m, end.still)), end.moving)
+    return _largest(pull(jax.tree.map(jnp.ones_like, out))[0])
+
+
+def _sum(a: Any, a_scale: Any, b: Any, b_scale: Any) -> tuple[Any, Any]:
+    """`a 2^a_scale + b 2^b_scale`."""
+    scale = jnp.maximum(jnp.where(_largest(a) > 0, a_scale, b_scale), b_scale)
+    to_a, to_b = _power_of_two(a_scale - scale), _power_of_two(b_scale - scale)
+    return _rescale(jax.tree.map(lambda x, y: x * to_a + y * to_b, a, b), scale)

@@ -189,3 +189,13 @@ def test_fit_watches_held_out_data_and_stops():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(tw.energy)
+
+
+def test_training_again_compiles_nothing_again():
+    """Another rate, other data of the same shape, another start: the compiled loop is the same."""
+
+    def train(rate, seed):
+        model = machines.random_binary(4, 3, seed=seed)
+        return tw.energy.training(model, np.roll(DATA, seed, axis=0), optimizer=rate, batch_size=2, chains=4)
+
+    assert jax.tree.structure(train(0.1, 1)) == jax.tree.structure(train(0.2, 2))

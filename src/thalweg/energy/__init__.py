@@ -9,6 +9,7 @@ _NAMES = {
     "boltzmann._gaussian": ["GaussianRBM"],
     "boltzmann._likelihood": ["gradient", "log_likelihood", "log_partition", "pseudo_log_likelihood"],
     "boltzmann._rbm": ["RBM"],
+    "boltzmann._estimators": ["BernoulliRBM"],
     "boltzmann._fit": ["Fit", "fit"],
     "boltzmann._sampling": ["sampler", "transition_matrix"],
     "boltzmann._training": ["Training", "training"],

@@ -11,7 +11,7 @@ import optax
 from thalweg._edge import is_traced, is_whole
 from thalweg._loop import as_arrays
 from thalweg._node import node
-from thalweg._noise import Choice, Shuffle, Uniform
+from thalweg._noise import Choice, Shuffle, Uniform, as_key
 from thalweg._process import Process
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
@@ -119,6 +119,7 @@ def training(
     if betas is not None:
         noise |= {"swap": Uniform(lead), "parity": Choice(2)}
     step = _Step(
+        start=model,
         data=jnp.asarray(rows),
         weights=None if weights is None else _check_weights(weights, n),
         mean=_visible_mean(model, rows),
@@ -131,25 +132,23 @@ def training(
         least_variance=_least_variance(model, rows.var(axis=0)) if isinstance(model, GaussianRBM) else None,
         method=method,
         centred=bool(centred),
+        lead=lead,
     )
 
-    def init(key: Any = 0, model: Machine = model) -> Training:
-        """A state whose chains start at data chosen at random."""
-        from thalweg._noise import as_key
-
-        chosen = jax.random.randint(as_key(key), lead, 0, n)
-        start = jnp.asarray(rows)[chosen] if method != "exact" else jnp.zeros((1, model.visible))
-        memory = () if optimizer is None else as_arrays(optimizer.init(model))
-        return Training(model, start, memory, jnp.zeros((), int))
-
+    # Functions of the module and methods of the step, so that training again compiles nothing again.
     return Process(
-        step, noise, init, coordinates=lambda s: s.model, contributions=step.contributions, smooth=method == "exact"
+        step, noise, step.init, coordinates=_machine, contributions=step.contributions, smooth=method == "exact"
     )
+
+
+def _machine(state: Training) -> Machine:
+    return state.model
 
 
 class _Step(eqx.Module):
     """One step of training."""
 
+    start: Machine
     data: Any
     weights: Any
     mean: Any
@@ -162,6 +161,15 @@ class _Step(eqx.Module):
     least_variance: Any
     method: str = eqx.field(static=True)
     centred: bool = eqx.field(static=True)
+    lead: tuple[int, ...] = eqx.field(static=True)
+
+    def init(self, key: Any = 0, model: Machine | None = None) -> Training:
+        """A state whose chains start at data chosen at random."""
+        model = self.start if model is None else model
+        chosen = jax.random.randint(as_key(key), self.lead, 0, len(self.data))
+        chains = self.data[chosen] if self.method != "exact" else jnp.zeros((1, model.visible))
+        memory = () if self.optimizer is None else as_arrays(self.optimizer.init(model))
+        return Training(model, chains, memory, jnp.zeros((), int))
 
     def __call__(self, state: Training, w: Any) -> Training:
         model = state.model

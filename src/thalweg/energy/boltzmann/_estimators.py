@@ -81,7 +81,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             batch_size=min(self.batch_size, len(X)),
             chains=self.chains,
         )
-        self.n_iter_ = self.n_iter
+        self.n_iter_, self.passes_ = self.n_iter, self.n_iter
         return self._keep(found.model, found.state)
 
     def partial_fit(self, X: Any, y: Any = None) -> "BernoulliRBM":
@@ -93,12 +93,12 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         batch_size = min(self.batch_size, len(X))
         process = training(model, X, optimizer=self.learning_rate, batch_size=batch_size, chains=self.chains)
         state = process.init(key)
-        passes = 0 if first else self._passes
+        passes: int = 0 if first else self.passes_
         if not first and self.chains_.shape == state.chains.shape:
             state = state._replace(chains=jnp.asarray(self.chains_))
         steps = max(1, len(X) // batch_size)
         run = simulate(process, state, steps, key=key, start=passes * steps)
-        self._passes = passes + 1
+        self.passes_ = passes + 1
         return self._keep(run.state.model, run.state)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -140,7 +140,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _n_features_out(self) -> int:
         return len(self.components_)
 
-    def _keep(self, model: RBM, state: Any) -> "BernoulliRBM":
+    def _keep(self, model: Any, state: Any) -> "BernoulliRBM":
         self.components_ = np.asarray(model.weights).T
         self.intercept_visible_ = np.asarray(model.visible_bias)
         self.intercept_hidden_ = np.asarray(model.hidden_bias)

@@ -16,7 +16,7 @@ _NAMES = {
     "_saving": ["load", "save"],
     "_sweep": ["sweep"],
 }
-_MODULES = ["flow", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
+_MODULES = ["energy", "flow", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
 
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_HOME, *_MODULES]

@@ -43,6 +43,7 @@ class Status(enum.IntEnum):
     FEW_WEIGHTS = 16
     MODEL_DIFFERS = 17
     POOR_SCORE = 18
+    PATHS_DISAGREE = 19
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -76,6 +77,9 @@ _SENTENCES = {
     Status.DRIFTS: "the two halves of the series disagree (R-hat {r_hat}): drop the start, or run longer",
     Status.FEW_WEIGHTS: "few values carry the weight ({effective} of {n}): bring the samples nearer to the target",
     Status.POOR_SCORE: "the score is a poor guide to the event ({why}): try another score, or more paths",
+    Status.PATHS_DISAGREE: (
+        "two ways to one number disagree ({why}): a mode is missed; allow more steps, or start from another base"
+    ),
 }
 
 

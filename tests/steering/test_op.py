@@ -184,11 +184,12 @@ def test_nodes_are_found_in_loops_branches_and_jitted_functions():
         np.testing.assert_allclose(finite.op, exact.op, atol=1e-5)
 
 
-def test_reverse_mode_agrees_with_forward_mode():
-    ring = tw.systems.lorenz96(12)
+@pytest.mark.parametrize("most", [2**27, 0])
+def test_reverse_mode_agrees_with_forward_mode(most, monkeypatch):
+    monkeypatch.setattr("thalweg.steering._pair.MOST_BYTES", most)  # with 0, states are made again by segments
+    ring = tw.systems.lorenz96(12 + (most == 0))  # another shape, so that it is compiled anew
     state = tw.simulate(ring, ring.init(), 300).state
-    held = np.zeros(12, bool)
-    held[6:8] = True
+    held = np.arange(state.size) // 2 == 3
     back = op(ring, state, 37, held, lambda x: x[:6], lambda x: x[11], mode="reverse")
     for site in (0, 3, 5):
         ahead = op(ring, state, 37, held, lambda x, site=site: x[site], lambda x: x[11], read="end")
@@ -203,7 +204,9 @@ def regression():
     return lambda p, d: (d[0] @ p - d[1]) ** 2 / 2, data
 
 
-def test_reverse_mode_asks_every_datum_and_every_node_at_once():
+@pytest.mark.parametrize("most", [2**27, 0])
+def test_reverse_mode_asks_every_datum_and_every_node_at_once(most, monkeypatch):
+    monkeypatch.setattr("thalweg.steering._pair.MOST_BYTES", most)
     loss, data = regression()
     learner = tw.processes.sgd(loss, data, optax.sgd(0.05, momentum=0.9), 4, weights=jnp.ones(20))
     state = learner.init(jnp.zeros(3))

@@ -18,6 +18,7 @@ from thalweg._noise import next_draw, open_stream
 from thalweg._response import _power_of_two, _rescale
 from thalweg.steering._parts import Picked
 
+MOST_BYTES = 2**27  # the states of a run that reverse mode keeps
 RESCALE_EVERY = 16  # steps: a tangent may grow or shrink by 1e19 a step in between
 
 
@@ -149,11 +150,13 @@ def pull_pair(process, held, state, key, start, steps: int, source, target) -> t
     """How much each number of the source moves a scalar target, freely and with the agent held: one pass.
 
     Returns, for each of the two, `(cotangent, scale)`: the response is `cotangent 2^scale`. The states of the
-    run are kept at the ends of about sqrt(steps) segments, and made again inside one segment at a time.
+    run are kept; where they are too many, at the ends of about sqrt(steps) segments, and made again inside one at a
+    time.
     """
     part = source.part(process, state)
     steppers = source.stepper(process), source.stepper(held)
-    length = max(1, math.isqrt(max(0, steps - 1)) + 1)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    length = steps + 1 if steps * size <= MOST_BYTES else max(1, math.isqrt(max(0, steps - 1)) + 1)
     whole, rest = divmod(steps, length)
     first_steppers = source.stepper(process, first=True), source.stepper(held, first=True)
     is_node = source.kind == "node"

@@ -9,7 +9,7 @@ from typing import Any
 from thalweg.studies import Claim, Outcome, Picture
 
 ROOM = "steering"
-SECONDS = 16
+SECONDS = 18
 PART = "J. Bostock, Defining Optimization in a Deeper Way, Part 4"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from thalweg.studies import Claim, Outcome, Picture
 
 ROOM = "steering"
-SECONDS = 18
+SECONDS = 24
 HEADLINE = True
 PART = "J. Bostock, Defining Optimization in a Deeper Way, Part 4"
 OURS = "thalweg (no published figure)"
@@ -42,7 +42,7 @@ def run(
     train, test = tw.systems.digits().split(0.8, seed=0)
     model = tw.systems.perceptron((64, 16, 10), activation="tanh", loss="xent", bias="zero")
     x, y = jnp.asarray(train.images), jnp.asarray(train.one_hot())
-    shown = jnp.asarray(test.images[:60])
+    shown = jnp.asarray(test.images[:40])
     held_out = jnp.asarray(test.images), jnp.asarray(test.one_hot())
 
     def logits(state):
@@ -64,7 +64,7 @@ def run(
 
         return jax.vmap(along)(vs)
 
-    def steered(process, agent, target, read="end"):
+    def steered(process, agent, target, read="end", seeds=seeds):
         """Op, of shape (seed, direction), with a last axis of steps where every one is read."""
         found = []
         for seed in range(seeds):
@@ -83,7 +83,7 @@ def run(
         "momentum": steered(heavy, lambda s: s.opt_state, probabilities),
     }
     resting = learner(0.0)
-    controls = {"no learning": float(np.max(np.abs(steered(resting, "update", probabilities, "every"))))}
+    controls = {"no learning": float(np.max(np.abs(steered(resting, "update", probabilities, "every", seeds=1))))}
     if size == "full":
         controls["no agent"] = float(np.max(np.abs(steered(plain, (), probabilities))))
     ends = [tw.simulate(plain, plain.init(model.init(s)), steps, key=jax.random.key(s)).state for s in range(seeds)]

@@ -1,10 +1,6 @@
 """Steering: Op over a plain run, reverse mode, exponents beside pynamicalsys, entropies beside dit.
 
 Ratios, alternating in one process, medians; compile time apart. Run it on a quiet machine.
-
-On a processor XLA turns a small loop into one kernel, and the tangents of a small system push its loop over that limit:
-then one lean Op costs 5 to 12 plain runs of the same system instead of 2. The limit can be raised, for this
-process: XLA_FLAGS=--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=4096
 """
 
 import statistics

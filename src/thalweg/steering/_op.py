@@ -13,7 +13,7 @@ from thalweg._edge import check_start, check_steps, is_traced, number
 from thalweg._loop import Batch
 from thalweg._process import Process, check_process, key_for, settle
 from thalweg._results import Status
-from thalweg.steering._pair import pull_pair, push_pair
+from thalweg.steering._pair import pays_apart, pull_pair, push_pair
 from thalweg.steering._parts import check_outside, find_agent, find_source, find_target
 
 FAINT = 1e-13  # of its tangent: a smaller response is made of rounding errors
@@ -157,7 +157,8 @@ def op(
 
         return fork_op(process, held, state, key, start, steps, found, target, direction, size, read == "every")
     rows, count = (steps, steps) if read == "every" else (None, number(steps))
-    pair = push_pair(process, held, state, key, start, count, found, target, direction, rows)
+    apart = pays_apart(process, state, target)
+    pair = push_pair(process, held, state, key, start, count, found, target, direction, rows, apart)
     return _judged(pair)
 
 

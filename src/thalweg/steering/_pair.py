@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from thalweg._edge import number
+from thalweg._edge import is_traced, number
 from thalweg._loop import all_finite
-from thalweg._noise import next_draw, open_stream
+from thalweg._noise import Nothing, next_draw, open_stream
 from thalweg._response import _power_of_two, _rescale
 from thalweg.steering._parts import Picked
 
 MOST_BYTES = 2**27  # the states of a run that reverse mode keeps
-RESCALE_EVERY = 16  # steps: a tangent may grow or shrink by 1e19 a step in between
+RESCALE_EVERY = 16  # steps (or twice that): a tangent may grow or shrink by 1e9 a step in between
+FEW = 8  # numbers in a state that is small
 
 
 class Pair(NamedTuple):
@@ -51,9 +52,27 @@ class _Carried(NamedTuple):
     noise: Any
 
 
+def pays_apart(process: Any, state: Any, target: Any) -> bool:
+    """Whether two tangents cost less on two copies of the run than on one.
+
+    On a processor XLA makes one kernel of a loop over a few numbers; both tangents of the Lorenz equations in one
+    loop are too many, and cost 5 times as much as in two loops that fit.
+    """
+    if is_traced((process, state)) or jax.default_backend() != "cpu" or not isinstance(process.noise, Nothing):
+        return False
+    read = jax.tree.leaves(jax.eval_shape(target, state))
+    return sum(leaf.size for leaf in jax.tree.leaves(state)) <= FEW and len(read) == 1 and read[0].size == 1
+
+
 @eqx.filter_jit
-def push_pair(process, held, state, key, start, steps, source, target, direction, rows: int | None) -> Pair:
-    """The pair of responses after `steps` steps, or after each of them (`rows` = steps, a Python number)."""
+def push_pair(
+    process, held, state, key, start, steps, source, target, direction, rows: int | None, apart=False
+) -> Pair:
+    """The pair of responses after `steps` steps, or after each of them (`rows` = steps, a Python number).
+
+    With `apart` each tangent runs along a copy of the run of its own: see `pays_apart`.
+    """
+    between = RESCALE_EVERY * (2 if apart else 1)
     part = source.part(process, state)
     direction, size = _rescale(direction, number(0))
     steppers = source.stepper(process), source.stepper(held)
@@ -96,13 +115,38 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
         first_steppers = source.stepper(process, first=True), source.stepper(held, first=True)
         begin = one(number(0), begin, (direction, direction), first_steppers)
         first = 1
+
+    def reading_alone(carried, tangent):
+        return jnp.stack([_flat(_read(target, carried, tangent)[1])[0], _largest(tangent.value)])
+
     if rows is None:
         kept = None
     else:
-        kept = jnp.zeros((rows, 5), jax.eval_shape(reading, begin).dtype)
-        scales = jnp.zeros((2, -(-rows // RESCALE_EVERY)), size.dtype)
-        if first and rows:
+        dtype = jax.eval_shape(reading, begin).dtype
+        kept = (jnp.zeros((rows, 2), dtype), jnp.zeros((rows, 2), dtype)) if apart else jnp.zeros((rows, 5), dtype)
+        scales = jnp.zeros((2, -(-rows // between)), size.dtype)
+        if first and apart:
+            at_first = reading_alone(begin, begin.free), reading_alone(begin, begin.clamped)
+            kept = tuple(buffer.at[0].set(row) for buffer, row in zip(kept, at_first, strict=True))
+        elif first:
             kept = kept.at[0].set(reading(begin))
+
+    def alone(carried, buffer, which, push, low, high):
+        """One tangent carried through a block, along its own copy of the run."""
+        stepper, name = steppers[which], ("free", "clamped")[which]
+
+        def step(t, both):
+            carried, buffer = both
+            tangent, i = getattr(carried, name), start + t
+            w, noise = next_draw(process.noise, key, i, carried.noise)
+            after, v, still = _jvp(stepper, carried.moving, part, carried.still, w, i, tangent.value, push)
+            tangent = _Tangent(v, tangent.scale)
+            carried = carried._replace(moving=after, still=still, noise=noise, **{name: tangent})
+            if buffer is not None:
+                buffer = lax.dynamic_update_index_in_dim(buffer, reading_alone(carried, tangent), t, 0)
+            return carried, buffer
+
+        return lax.fori_loop(low, high, step, (carried, buffer))
 
     def block(b, both):
         carried, kept, scales = both
@@ -117,13 +161,19 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
                 kept = lax.dynamic_update_index_in_dim(kept, reading(carried), t, 0)
             return carried, kept
 
-        low = jnp.maximum(b * RESCALE_EVERY, first)
-        high = jnp.minimum((b + 1) * RESCALE_EVERY, steps)
-        carried, kept = lax.fori_loop(low, high, step, (carried, kept))
+        low = jnp.maximum(b * between, first)
+        high = jnp.minimum((b + 1) * between, steps)
+        if apart:
+            of_x, of_y = (None, None) if kept is None else kept
+            with_x, of_x = alone(carried, of_x, 0, pushes[0], low, high)
+            with_y, of_y = alone(carried, of_y, 1, pushes[1], low, high)
+            carried, kept = with_x._replace(clamped=with_y.clamped), None if kept is None else (of_x, of_y)
+        else:
+            carried, kept = lax.fori_loop(low, high, step, (carried, kept))
         free, clamped = (_Tangent(*_rescale(t.value, t.scale, least)) for t in (carried.free, carried.clamped))
         return carried._replace(free=free, clamped=clamped), kept, scales
 
-    blocks = (steps + RESCALE_EVERY - 1) // RESCALE_EVERY
+    blocks = (steps + between - 1) // between
     end, kept, scales = lax.fori_loop(0, blocks, block, (begin, kept, None if rows is None else scales))
     slope = _steepest(target, end)
     finite = all_finite(end.moving)
@@ -131,8 +181,12 @@ def push_pair(process, held, state, key, start, steps, source, target, direction
         x, y, cosine, reach_x, reach_y = reading(end)
         x_scale, y_scale = end.free.scale, end.clamped.scale
     else:
-        x, y, cosine, reach_x, reach_y = kept.T
-        x_scale, y_scale = jnp.repeat(scales, RESCALE_EVERY, axis=1)[:, :rows]
+        if apart:
+            (x, reach_x), (y, reach_y) = kept[0].T, kept[1].T
+            x, y, cosine = jnp.abs(x), jnp.abs(y), jnp.sign(x) * jnp.sign(y)
+        else:
+            x, y, cosine, reach_x, reach_y = kept.T
+        x_scale, y_scale = jnp.repeat(scales, between, axis=1)[:, :rows]
         finite = finite & jnp.isfinite(x) & jnp.isfinite(y)
     return Pair(
         jnp.log(x) + x_scale * math.log(2),

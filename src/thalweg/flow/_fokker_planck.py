@@ -242,7 +242,7 @@ class FokkerPlanck:
     @property
     def _fineness(self) -> int:
         """Time steps of each length: on a line they cost little."""
-        return 32 if self.space.dimension == 1 else 8
+        return 16 if self.space.dimension == 1 else 8
 
     def _on(self, grid: Grid) -> Generator:
         if grid not in self._generators:

@@ -37,7 +37,7 @@ def ornstein_uhlenbeck():
 
     if peer("fplanck"):
         if not hasattr(np, "product"):  # what fplanck still calls by its old name
-            np.product = np.prod  # noqa: NPY003
+            setattr(np, "product", np.prod)  # noqa: B010
         from fplanck import boundary, fokker_planck
         from scipy.constants import k
 

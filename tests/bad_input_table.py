@@ -594,6 +594,87 @@ def rare() -> dict[str, Asked]:
     }
 
 
+def densities() -> dict[str, Asked]:
+    """Grids, operators, diffusions and Monte Carlo, of `tw.flow`."""
+    flow = tw.flow
+    walk = tw.Process(lambda x, w: 0.9 * x + 0.1 * (2 * w - 1), noise.Choice(2))
+    grid = flow.Grid(-1.0, 1.0, 32)
+    far, low = (lambda x: x > 0.5), (lambda x: x < -0.5)
+    edges = ["left", None, object(), {}, [], NAN, INF, lambda x: x, [0.0, 0.0], [[0.0]], 1j]
+    targets: list[Any] = [
+        *REQUIRED_FUNCTION,
+        *[lambda x: x > 99, lambda x: x > 0 and x < 1, lambda x: jnp.ones(2, bool), lambda x: "text", lambda: True],
+    ]
+    mass = [*edges, np.ones(3), -np.ones(32), np.full(32, NAN), np.zeros(32), 3.0]
+    draws = lambda x, key: x + jax.random.normal(key)  # noqa: E731
+    no_atoms = [Bad(tw.Process(noisy, noise.Uniform()), "Uniform"), Bad(tw.Process(draws, noise.Key()), "Key")]
+    spaces = [None, 3, "grid", (0, 1, 8), object()]
+    questions = {
+        "transfer_operator": flow.transfer_operator(walk, grid),
+        "fokker_planck": flow.fokker_planck(walk, grid, compare=False),
+    }
+    asked = {
+        "Grid": Asked(
+            flow.Grid,
+            {"lower": 0.0, "upper": 1.0, "shape": 8},
+            {"lower": [*edges, 2.0], "upper": [*edges, -1.0], "shape": [*NOT_WHOLE, 0, 3, -8, (8, 8), None, []]},
+        ),
+        "States": Asked(flow.States, {"array": np.arange(3)}, {"array": [*edges[:-2], 1j, 3, [1, 1], np.array(["a"])]}),
+        "transfer_operator": Asked(
+            flow.transfer_operator,
+            {"process": walk, "space": grid},
+            {"process": [*no_atoms, *PROCESS, Bad(tw.Process(lambda x, w: x / 0.0), "step")], "space": spaces},
+        ),
+        "monte_carlo": Asked(
+            flow.monte_carlo,
+            {"process": walk, "members": 10, "key": 0},
+            {"process": PROCESS, "members": [*whole(2), None], "key": KEY + NO_KEY, "space": spaces[1:]},
+        ),
+        "fokker_planck": Asked(
+            flow.fokker_planck,
+            {"process_or_coefficients": (lambda x: -x, lambda x: 1.0), "grid": grid},
+            {
+                "process_or_coefficients": [
+                    *[None, 3, "ou", lambda x: x, (lambda x: x,), object()],
+                    *[Bad((lambda x: -x, lambda x, value=value: value), "diffusion") for value in (-1.0, INF, NAN)],
+                ],
+                "grid": spaces,
+                "convention": [*CHOICE, None],
+                "order": [*NOT_WHOLE, 0, 2, None],
+            },
+        ),
+        "symmetrise": Asked(
+            flow.symmetrise,
+            {"generator": np.array([[-1.0, 1.0], [2.0, -2.0]])},
+            {"generator": [None, "text", 3.0, object(), [], np.ones((2, 3)), np.eye(2), [[NAN, 1.0], [1.0, -1.0]]]},
+        ),
+        "monte carlo escape": Asked(
+            flow.monte_carlo(walk, 10, key=0).escape_probability,
+            {"start": 0.0, "target": far, "steps": 3},
+            {"start": [*STATE, 0.6], "target": [*REQUIRED_FUNCTION], "steps": [*whole(), None]},
+        ),
+    }
+    for name, made in questions.items():
+        asked |= {
+            f"{name} push": Asked(
+                made.push, {"density": np.full(32, 0.5), "steps": 2}, {"density": mass, "steps": [*whole(), None]}
+            ),
+            f"{name} escape": Asked(
+                made.escape_probability,
+                {"start": 0.0, "target": far, "steps": 3},
+                {"start": [*STATE, 0.6, 5.0, [0.0, 0.0]], "target": targets, "steps": [*whole(), None]},
+            ),
+            f"{name} time": Asked(
+                made.mean_first_passage_time,
+                {"start": 0.0, "target": far},
+                {"start": [*STATE, 0.6, -5.0], "target": targets},
+            ),
+            f"{name} committor": Asked(made.committor, {"a": low, "b": far}, {"a": targets, "b": targets}),
+            f"{name} relaxation": Asked(made.relaxation_times, {"k": 2}, {"k": [*whole(1), None, 30]}),
+        }
+    return asked
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    return {**core(), **laws(), **ways(), **named(), **errors(), **rare()}
+    return {**core(), **laws(), **ways(), **named(), **errors(), **rare(), **densities()}

@@ -74,6 +74,27 @@ def test_densities_agree_with_monte_carlo():
         assert np.abs(z).max() < 4
 
 
+def test_committor_current_and_spectrum_agree_with_monte_carlo():
+    grid = tw.flow.Grid(1.4, 2.6, 60)
+    process = tw.processes.langevin(lambda x: 2 * (x - 2) ** 2, temperature=0.05, dt=0.1)
+    operator = tw.flow.transfer_operator(process, grid)
+    counted = tw.flow.monte_carlo(process, 400, key=5, space=grid)
+    low, high = (lambda x: x < 1.8), (lambda x: x > 2.3)
+    exact, sampled = operator.committor(low, high), counted.committor(low, high)
+    assert sampled.ok
+    inside = sampled.error > 0
+    z = (exact.value - sampled.value)[inside] / np.hypot(exact.error, sampled.error)[inside]
+    assert np.abs(z).max() < 4
+    density = grid.density(lambda x: np.exp(-20 * (x - 1.9) ** 2))
+    many = tw.flow.monte_carlo(process, 100_000, key=6, space=grid)
+    flow, seen = operator.current(density), many.current(density)
+    z = (flow.value - seen.value)[1:-1] / np.hypot(flow.error, seen.error)[1:-1]
+    assert np.abs(z).max() < 4 and flow.value.max() > 20 * seen.error.max()
+    times, rough = operator.relaxation_times(1), counted.relaxation_times(1)
+    assert times.value[0] == pytest.approx(-1 / np.log(0.6), rel=1e-3)
+    assert abs(times.value[0] - rough.value[0]) < 4 * rough.error[0] + 0.01 * times.value[0]
+
+
 def test_linear_noise_has_its_stationary_moments():
     grid = tw.flow.Grid(1.0, 3.0, 2000)
     rate, s = 0.1, 0.2

@@ -35,6 +35,21 @@ def test_cross_term_of_the_diffusion():
     np.testing.assert_allclose((whole - rest - cross).coef, 0, atol=1e-12)
 
 
+def test_master_equation():
+    variance, density = Polynomial([1.0, 0.3, 0.5]), Polynomial([0.5, 0.1, -0.4, 0.7])
+
+    def diffusion(cross):
+        rest = 0.5 * variance * density.deriv(2) + 0.5 * variance.deriv(2) * density
+        return rest + cross * variance.deriv() * density.deriv()
+
+    np.testing.assert_allclose((diffusion(1.0) - 0.5 * (variance * density).deriv(2)).coef, 0, atol=1e-12)
+    # A density that vanishes at both ends with its slope: what the printed term makes of its mass.
+    density = Polynomial([1.0, 0.0, -1.0]) ** 2
+    made = diffusion(0.5).integ()(1) - diffusion(0.5).integ()(-1)
+    claimed = 0.5 * ((variance.deriv(2) * density).integ()(1) - (variance.deriv(2) * density).integ()(-1))
+    assert abs(made - claimed) < 1e-12 and claimed > 0.1
+
+
 def test_stationary_density():
     learning_rate, grid = 0.1, np.linspace(-1, 1, 50)
     force, spread = Polynomial([0.2, 1.0, 0.5]), Polynomial([1.0, 0.3, 0.1])

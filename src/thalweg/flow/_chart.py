@@ -58,7 +58,7 @@ class Chart:
         ):
             return np.asarray(self.point(given), dtype=float)
         leaves = jax.tree.leaves(given)
-        if isinstance(start, list | tuple) and all(leaf.ndim == 0 for leaf in leaves):
+        if isinstance(start, list | tuple) and leaves and all(leaf.ndim == 0 for leaf in leaves):
             leaves = [jnp.stack(leaves)]
         if len(leaves) == 1 and leaves[0].size == self.dimension and leaves[0].ndim <= 1:
             return np.asarray(leaves[0], dtype=float).reshape(-1)

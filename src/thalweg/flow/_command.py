@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thalweg
+from thalweg._noise import Normal
 from thalweg._process import Process, ensemble
 from thalweg._results import Estimate
 from thalweg.flow._chart import Predicate
@@ -23,6 +24,7 @@ from thalweg.flow._transfer_operator import transfer_operator
 from thalweg.processes import sgd
 
 CELLS = 8192
+CELLS_OF_GAUSSIAN_NOISE = 1024  # which is smooth: more would cost without telling more
 PILOT = 256  # members of the run that finds out how wide the grid must be
 
 
@@ -44,7 +46,7 @@ def escape_report(
     target: float | str | None = None,
     steps: int = 100,
     members: int = 2000,
-    cells: int = CELLS,
+    cells: int | None = None,
 ) -> str:
     """The escape of a learner with one parameter, told in a few lines.
 
@@ -57,7 +59,7 @@ def escape_report(
     - `start`, `target`: numbers; escaped means at or beyond the target, seen from the start. A target may
       also be written `">= 1.2"`, `"<= -1"` or `"1.2..1.5"`. Named systems have their own.
     - `steps`: within how many steps. - `members`: runs of the Monte Carlo beside it; 0 for none.
-    - `cells`: cells of the grid.
+    - `cells`: cells of the grid; by default 8192, or 1024 for Gaussian noise.
 
     **Raises** `ValueError` for what cannot be found or answered, in one sentence.
 
@@ -84,7 +86,8 @@ def escape_report(
         )
     low, high = question.grid.lower[0], question.grid.upper[0]
     lines.append(
-        f"  (transfer operator on {cells} cells from {low:.6g} to {high:.6g}; the errors are those of the grid)"
+        f"  (transfer operator on {question.grid.size} cells from {low:.6g} to {high:.6g}; "
+        "the errors are those of the grid)"
     )
     return "\n".join(lines)
 
@@ -98,7 +101,7 @@ def _words(estimate: Estimate) -> str:
 
 
 def _question(
-    system: str, learning_rate: float | None, start: float | None, target: Any, steps: int, cells: int
+    system: str, learning_rate: float | None, start: float | None, target: Any, steps: int, cells: int | None
 ) -> Question:
     if ":" in system:
         process = _users_process(system, learning_rate)
@@ -115,6 +118,8 @@ def _question(
         raise ValueError(f"start must be a finite number, got {begin}")
     predicate, words, edges = _target(target, begin)
     low, high = own.get("range") or _range(process, begin, predicate, steps, edges)
+    if cells is None:
+        cells = CELLS_OF_GAUSSIAN_NOISE if isinstance(process.noise, Normal) else CELLS
     return Question(process, begin, predicate, words, Grid(low, high, cells))
 
 

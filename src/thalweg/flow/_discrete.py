@@ -140,11 +140,11 @@ class StatesOperator:
         """The `k` slowest modes, the stationary one first."""
         return modes(self.matrix, k)
 
-    def current(self, density: Any) -> np.ndarray:
+    def current(self, density: Any) -> Estimate:
         """The net probability that moves from state i to state j in a step: antisymmetric, shape (n, n)."""
         mass = self.space.check_density(getattr(density, "value", density))
         flow = self.matrix.multiply(mass[:, None]).toarray()
-        return np.asarray(flow - flow.T)
+        return self._exact(np.asarray(flow - flow.T))
 
     def _killed(self, start: Any, target: Predicate) -> tuple[Killed, np.ndarray]:
         met = self._table.holds(target)

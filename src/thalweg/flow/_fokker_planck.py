@@ -19,7 +19,7 @@ from thalweg.flow._generator import Generator, generator, killed_generator
 from thalweg.flow._implicit import evolve
 from thalweg.flow._interpolation import averaged
 from thalweg.flow._outcomes import holds, outcomes
-from thalweg.flow._questions import Found, check_start, check_target, field, number
+from thalweg.flow._questions import Found, check_start, check_target, current, field, number
 from thalweg.flow._space import Grid
 from thalweg.flow._transfer_operator import TransferOperator, transfer_operator
 
@@ -64,7 +64,7 @@ def fokker_planck(
     """
     if not isinstance(grid, Grid):
         raise TypeError(f"grid must be a tw.flow.Grid, got {type(grid).__name__}")
-    if convention not in CONVENTIONS:
+    if not isinstance(convention, str) or convention not in CONVENTIONS:
         raise ValueError(f'convention must be "ito", "stratonovich" or "anti-ito", got {convention!r}')
     if not is_whole(order) or order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}")
@@ -176,11 +176,12 @@ class FokkerPlanck:
 
         return self._held(field(self.space, ask), lambda operator: operator.stationary_density())
 
-    def current(self, density: Any) -> np.ndarray:
+    def current(self, density: Any) -> Estimate:
         """The probability current, as `TransferOperator.current` gives it: through the edges of the cells on one
         axis, a vector field of shape (axes, *shape) on more."""
-        mass = self.space.check_density(getattr(density, "value", density)).reshape(-1) * self.space.cell_volume
-        return self._on(self.space).current(self.space, mass)
+        density = self.space.check_density(getattr(density, "value", density))
+        found = current(self.space, density, lambda grid, mass: self._on(grid).current(grid, mass))
+        return self._held(found, lambda operator: operator.current(density))
 
     # First passage --------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class FokkerPlanck:
         steps = check_steps(steps)
 
         def ask(killed: Generator, grid: Grid) -> np.ndarray:
-            return killed.arrival(float(steps), self._fineness)
+            return killed.arrival(float(steps), 3 * self._fineness)
 
         return self._passage(start, target, ask, lambda p: p.escape_probability(start, target, steps), True)
 
@@ -242,7 +243,7 @@ class FokkerPlanck:
     @property
     def _fineness(self) -> int:
         """Time steps of each length: on a line they cost little."""
-        return 32 if self.space.dimension == 1 else 8
+        return 12 if self.space.dimension == 1 else 6
 
     def _on(self, grid: Grid) -> Generator:
         if grid not in self._generators:

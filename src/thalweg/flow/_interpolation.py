@@ -25,12 +25,10 @@ def weights(grid: Grid, points: Float[np.ndarray, "n axes"]) -> tuple[np.ndarray
 
 def overlap(fine: int, coarse: int) -> Float[np.ndarray, "coarse fine"]:
     """The share of each coarse cell that each fine cell covers, on one axis: averages a density."""
-    matrix = np.zeros((coarse, fine))
-    for i in range(coarse):
-        low, high = i * fine / coarse, (i + 1) * fine / coarse
-        for j in range(int(low), min(fine, int(np.ceil(high - 1e-12)))):
-            matrix[i, j] = max(0.0, min(high, j + 1) - max(low, j))
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    edges = np.arange(coarse + 1)[:, None] * fine / coarse
+    cells = np.arange(fine)
+    matrix = np.clip(np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells), 0.0, None)
+    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
 def averaged(density: np.ndarray, grid: Grid) -> np.ndarray:

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from thalweg._edge import check_finite, check_steps, is_whole
 from thalweg._loop import as_arrays
@@ -13,7 +14,9 @@ from thalweg._noise import as_key
 from thalweg._process import Fold, Process, check_process, ensemble
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
+from thalweg.flow._outcomes import first_line, holds
 from thalweg.flow._space import Grid
+from thalweg.flow._spectrum import eigenvalues, relaxation_times
 
 GROUPS = 32  # independent groups of members, whose differences tell the error of a time average
 
@@ -43,13 +46,15 @@ class MonteCarlo:
 
     def __init__(self, process: Process, members: int, key: Any, space: Grid | None = None):
         check_process(process)
-        if not is_whole(members) or members < 2:
-            raise ValueError(f"members must be a whole number >= 2, got {members!r}")
+        if not is_whole(members) or not 2 <= members < 2**31:
+            raise ValueError(f"members must be a whole number from 2 to 2^31 - 1, got {members!r}")
         if space is not None and not isinstance(space, Grid):
             raise TypeError(f"space must be a tw.flow.Grid, got {type(space).__name__}")
         self.process = process
         self.members = int(members)
         self.key = as_key(key)
+        if self.key.ndim:
+            raise ValueError(f"key must be one key, got {self.key.shape[0]}: the members' keys are made from it")
         self.space = space
 
     def push(self, density: Any, steps: int) -> Estimate:
@@ -130,13 +135,91 @@ class MonteCarlo:
             return Estimate(np.inf, np.inf, Status.NOT_ARRIVED, details)
         return Estimate(total / count, total / count / np.sqrt(count), Status.NOT_ARRIVED, details)
 
+    def committor(self, a: Predicate, b: Predicate, steps: int = 100_000) -> Estimate:
+        """The probability, from every cell, to meet `b` before `a`: 0 on a, 1 on b; `members` runs from each cell.
+
+        The error is binomial. Runs that meet neither within `steps` steps are left out, as the status tells.
+        """
+        grid, steps = self._grid(None), check_steps(steps)
+        chart, n = self._chart(grid), self.members
+        in_a, in_b = (holds(part, chart, grid.points, name).reshape(grid.shape) for name, part in (("a", a), ("b", b)))
+        for name, part in (("a", in_a), ("b", in_b)):
+            if not part.any():
+                raise ValueError(f"{name} must hold at the center of some cell, and holds at none")
+        if np.any(in_a & in_b):
+            raise ValueError("a and b must not overlap, and both hold at some cell")
+        points = np.repeat(grid.points, n, axis=0)
+        states = jax.vmap(chart.state)(jnp.asarray(points))
+        run = ensemble(self.process, states, steps, key=self._key(6), until=lambda s: a(s) | b(s))
+        arrived = np.asarray(run.arrived).reshape(*grid.shape, n)
+        at_b = np.asarray(jax.vmap(lambda s: jnp.asarray(b(s)))(run.state)).reshape(*grid.shape, n) & arrived
+        count = arrived.sum(axis=-1)
+        value = np.where(in_b, 1.0, np.where(in_a, 0.0, at_b.sum(axis=-1) / np.maximum(count, 1)))
+        error = np.where(in_a | in_b, 0.0, _binomial_error(at_b.sum(axis=-1), count))
+        missing = int(arrived.size - arrived.sum())
+        details = {"space": grid, "missing": missing, "members": arrived.size}
+        return Estimate(value, error, Status.NOT_ARRIVED if missing else Status.OK, details)
+
+    def relaxation_times(self, k: int) -> Estimate:
+        """The `k` longest times in which a perturbation dies out, from single steps counted between cells.
+
+        `members` steps start spread over each cell; the table of their shares has the eigenvalues (Ulam, 1960), so that
+        cells which are not small against a step bias them. The error is that of the mean over 4 groups of members.
+        """
+        grid = self._grid(None)
+        if not is_whole(k) or not 1 <= k < grid.size // 4 - 2:
+            raise ValueError(f"k must be a whole number from 1 to a quarter of the cells, got {k!r}")
+        chart, groups = self._chart(grid), 4
+        each = max(1, self.members // groups)
+        found = []
+        for group in range(groups):
+            key = jax.random.fold_in(self._key(7), group)
+            points = np.repeat(grid.points, each, axis=0)
+            jitter = np.asarray(jax.random.uniform(key, points.shape)) - 0.5
+            states = jax.vmap(chart.state)(jnp.asarray(points + jitter * grid.widths))
+            after = np.asarray(jax.vmap(chart.point)(ensemble(self.process, states, 1, key=key).state))
+            cells = _cells(grid, after)
+            table = scipy.sparse.coo_matrix(
+                (np.full(len(cells), 1 / each), (np.repeat(np.arange(grid.size), each), cells)), shape=(grid.size,) * 2
+            )
+            found.append(relaxation_times(eigenvalues(table.tocsr(), k + 1)))
+        mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(groups)
+        return Estimate(mean, error, Status.OK, {"space": grid})
+
+    def current(self, density: Any) -> Estimate:
+        """The probability current of a step, counted: as `TransferOperator.current` gives it."""
+        grid = self._grid(density)
+        array, chart, n = grid.check_density(getattr(density, "value", density)), self._chart(grid), self.members
+        states = self._sample(chart, grid, array, 8)
+        before = np.asarray(jax.vmap(chart.point)(states))
+        after = np.asarray(jax.vmap(chart.point)(ensemble(self.process, states, 1, key=self._key(9)).state))
+        details = {"space": grid}
+        if grid.dimension == 1:
+            edges = grid.edges[0][1:-1]
+            x, y = np.searchsorted(edges, before[:, 0]), np.searchsorted(edges, after[:, 0])
+            crossed = _passed(x, y, len(edges)), _passed(y, x, len(edges))
+            value = (crossed[0] - crossed[1]) / n
+            error = np.sqrt(np.maximum((crossed[0] + crossed[1]) / n - value**2, 1 / n) / n)
+            pad = (1, 1)
+            return Estimate(np.pad(value, pad), np.pad(error, pad), Status.OK, details)
+        moved = (after - before) / 2 / (n * grid.cell_volume)
+        value, square = np.zeros((grid.dimension, grid.size)), np.zeros((grid.dimension, grid.size))
+        for end in (before, after):  # half of it belongs to where it leaves, half to where it enters
+            cells = _cells(grid, end)
+            for axis in range(grid.dimension):
+                value[axis] += np.bincount(cells, moved[:, axis], minlength=grid.size)
+                square[axis] += np.bincount(cells, moved[:, axis] ** 2, minlength=grid.size)
+        shape = (grid.dimension, *grid.shape)
+        least = np.abs(moved).max()
+        return Estimate(value.reshape(shape), np.sqrt(square + least**2).reshape(shape), Status.OK, details)
+
     # ----------------------------------------------------------------------------------------------
 
     def _until(self, start: Any, target: Predicate, steps: int, question: int) -> Any:
         if not callable(target):
             raise TypeError(f"target must be a predicate of one state, such as lambda s: s > 1.2, got {target!r}")
         state = self._state(start)
-        if bool(target(state)):
+        if _met(target, state):
             raise ValueError(f"start must lie outside the target, got {start}, where the target holds already")
         states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.members, *leaf.shape)), state)
         return ensemble(self.process, states, steps, key=self._key(question), until=target)
@@ -149,11 +232,16 @@ class MonteCarlo:
             raise TypeError(f"start must be a state of the process or a point, got {start!r}") from None
         check_finite(given, "start")
         leaves = jax.tree.leaves(given)
+        if not leaves:
+            raise ValueError(f"start must be a state of the process or a point, got {start!r}")
+        if isinstance(start, list) and all(leaf.ndim == 0 for leaf in leaves):
+            given = jnp.stack(leaves)
+            leaves = [given]
         if len(leaves) == 1 and leaves[0].ndim <= 1 and jnp.issubdtype(leaves[0].dtype, jnp.number):
             point = np.asarray(leaves[0], dtype=float).reshape(-1)
             try:
                 chart = Chart(self.process, len(point), point)
-                return chart.state(jnp.asarray(chart.start(start)))
+                return chart.state(jnp.asarray(chart.start(given)))
             except ValueError:
                 return given
         return given
@@ -218,6 +306,30 @@ class _Visits(eqx.Module):
             cells = cells * n + jnp.clip(places[:, axis], 0, n - 1).astype(jnp.int64)
         group = jnp.arange(self.members) * self.groups // self.members
         return counts.at[group, cells].add(inside.astype(jnp.int64))
+
+
+def _met(target: Predicate, state: Any) -> bool:
+    try:
+        answer = jnp.asarray(target(state))
+    except (TypeError, ValueError) as problem:
+        raise TypeError(f"target must be a predicate of one state, and failed: {first_line(problem)}") from None
+    if answer.shape != ():
+        raise ValueError(f"target must give one truth value for one state, got shape {answer.shape}")
+    return bool(answer)
+
+
+def _cells(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """The number of the cell that each point lies in; what is outside counts for the nearest."""
+    places = np.floor((points - np.asarray(grid.lower)) / grid.widths)
+    places = np.clip(places, 0, np.asarray(grid.shape) - 1).astype(int)
+    return np.asarray(np.ravel_multi_index(tuple(places.T), grid.shape))
+
+
+def _passed(begin: np.ndarray, end: np.ndarray, edges: int) -> np.ndarray:
+    """How many pass each edge rightwards, by the number of edges left of where they begin and end."""
+    ahead = end > begin
+    steps = np.bincount(begin[ahead], minlength=edges + 1) - np.bincount(end[ahead], minlength=edges + 1)
+    return np.cumsum(steps)[:edges].astype(float)
 
 
 def _counts(grid: Grid, points: np.ndarray) -> tuple[np.ndarray, int]:

@@ -52,22 +52,29 @@ def at_draws(
     return np.concatenate(parts, axis=1)
 
 
-def holds(target: Predicate, chart: Chart, points: Float[np.ndarray, "... axes"]) -> np.ndarray:
+def holds(target: Predicate, chart: Chart, points: Float[np.ndarray, "... axes"], name: str = "target") -> np.ndarray:
     """Whether the target holds at each point."""
     if not callable(target):
-        raise TypeError(f"target must be a predicate of one state, such as lambda s: s > 1.2, got {target!r}")
+        raise TypeError(f"{name} must be a predicate of one state, such as lambda s: s > 1.2, got {target!r}")
     count = int(np.prod(points.shape[:-1]))
     flat = jnp.asarray(_padded(np.asarray(points).reshape(-1, points.shape[-1])))
     try:
         answer = _holds(target, chart.selection, chart.template, flat)
     except jax.errors.ConcretizationTypeError:
         raise ValueError(
-            "target must be a predicate that works on arrays: use & and | in place of `and` and `or`, and jnp.where "
+            f"{name} must be a predicate that works on arrays: use & and | in place of `and` and `or`, and jnp.where "
             "in place of `if`"
         ) from None
+    except (TypeError, ValueError) as problem:
+        raise TypeError(f"{name} must be a predicate of one state, and failed: {first_line(problem)}") from None
     if answer.ndim != 1:
-        raise ValueError(f"target must give one truth value for one state, got shape {answer.shape[1:]}")
+        raise ValueError(f"{name} must give one truth value for one state, got shape {answer.shape[1:]}")
     return np.asarray(answer, dtype=bool)[:count].reshape(points.shape[:-1])
+
+
+def first_line(problem: Exception) -> str:
+    """What an error says, in at most one line."""
+    return str(problem).split("\n")[0][:160]
 
 
 def _padded(points: Float[np.ndarray, "n axes"]) -> Float[np.ndarray, "m axes"]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
-from thalweg.flow._interpolation import spread
+from thalweg.flow._interpolation import averaged, spread
 from thalweg.flow._outcomes import holds
 from thalweg.flow._refinement import density_error, extrapolate
 from thalweg.flow._space import Grid
@@ -44,7 +44,7 @@ def check_start(grid: Grid, chart: Chart, start: Any, target: Predicate | None) 
 def check_target(grid: Grid, chart: Chart, target: Predicate, name: str = "target") -> None:
     """Refuse a target of which the grid holds nothing."""
     corners = np.stack(np.meshgrid(*grid.edges, indexing="ij"), axis=-1).reshape(-1, grid.dimension)
-    if not (np.any(holds(target, chart, grid.points)) or np.any(holds(target, chart, corners))):
+    if not (np.any(holds(target, chart, grid.points, name)) or np.any(holds(target, chart, corners, name))):
         raise ValueError(
             f"{name} must hold somewhere on the grid from {_at(grid.lower)} to {_at(grid.upper)}, and holds at no "
             "center and no corner of its cells: make the grid larger or finer, or correct the target"
@@ -94,6 +94,19 @@ def field(grid: Grid, ask: Callable[[Grid], tuple[np.ndarray, float, bool]], **d
     if not (settled and settled_too):
         status, details["iterations"] = Status.NOT_CONVERGED, "the allowed number of"
     return Estimate(fine, density_error(fine, spread(coarse, wider, grid)), status, details)
+
+
+def current(grid: Grid, density: np.ndarray, ask: Callable[[Grid, np.ndarray], np.ndarray]) -> Estimate:
+    """A current, `ask(grid, masses)`, with its distance from that on cells twice as wide."""
+    wider = grid.coarser(2)
+    fine = ask(grid, density.reshape(-1) * grid.cell_volume)
+    coarse = ask(wider, averaged(density, wider).reshape(-1) * wider.cell_volume)
+    if grid.dimension == 1:
+        seen = np.interp(grid.edges[0], wider.edges[0], coarse)
+        error = density_error(fine, seen)
+    else:
+        error = np.stack([density_error(a, spread(b, wider, grid)) for a, b in zip(fine, coarse, strict=True)])
+    return Estimate(fine, error, Status.OK, {"space": grid})
 
 
 def _at(point: Any) -> str:

@@ -113,7 +113,7 @@ class Grid:
 
     def check_density(self, density: Any) -> Float[np.ndarray, "..."]:
         """`density` as an array, or a sentence about what is wrong with it."""
-        array = np.asarray(density, dtype=float)
+        array = _floats("density", density)
         if array.shape != self.shape:
             raise ValueError(f"density must have the shape of the grid, {self.shape}, got {array.shape}")
         mass = array.sum() * self.cell_volume
@@ -142,7 +142,10 @@ class States:
     def __init__(self, array: Any) -> None:
         array = np.asarray(array)
         if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "biuf":
-            raise ValueError(f"array must hold at least one state along its first axis, got {array!r}")
+            raise ValueError(
+                "array must hold numbers, at least one state along its first axis, got shape "
+                f"{array.shape} of {array.dtype}"
+            )
         rows = array.reshape(len(array), -1)
         if not np.all(np.isfinite(rows)) or len(np.unique(rows, axis=0)) != len(rows):
             raise ValueError("array must hold finite states, each once, got one that is not finite or stands twice")
@@ -175,12 +178,19 @@ class States:
 
     def check_density(self, density: Any) -> Float[np.ndarray, " states"]:
         """`density` as an array of probabilities, or a sentence about what is wrong with it."""
-        array = np.asarray(density, dtype=float)
+        array = _floats("density", density)
         if array.shape != self.shape:
             raise ValueError(f"density must have one entry for each of the {self.size} states, got {array.shape}")
         if not np.all(np.isfinite(array)) or np.any(array < 0) or abs(array.sum() - 1) > 1e-6:
             raise ValueError(f"density must be probabilities (>= 0, sum 1), got a sum of {array.sum():.6g}")
         return array
+
+
+def _floats(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}") from None
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:

@@ -51,7 +51,16 @@ def symmetrise(generator: Any, target: Predicate | None = None) -> "Schroedinger
         return SchroedingerOperator(
             _symmetric(on(generator.space)), lambda: _symmetric(on(generator.space.coarser(2))), generator.space
         )
-    matrix = scipy.sparse.csr_matrix(generator)
+    if generator is None:
+        raise TypeError("generator must be a FokkerPlanck or a matrix of rates, got None")
+    try:
+        matrix = scipy.sparse.csr_matrix(generator, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"generator must be a FokkerPlanck or a matrix of rates, got {type(generator).__name__}"
+        ) from None
+    if not np.all(np.isfinite(matrix.data)):
+        raise ValueError("generator must have finite rates, got NaN or infinity in it")
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"generator must be a square matrix of rates, got shape {matrix.shape}")
     rates = matrix - scipy.sparse.diags(matrix.diagonal())

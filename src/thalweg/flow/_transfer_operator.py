@@ -19,7 +19,7 @@ from thalweg.flow._interpolation import averaged
 from thalweg.flow._level import GaussianLevel, Level, entry, level
 from thalweg.flow._outcomes import holds
 from thalweg.flow._point_start import Unfolded, unfold
-from thalweg.flow._questions import Found, check_start, check_target, field, number
+from thalweg.flow._questions import Found, check_start, check_target, current, field, number
 from thalweg.flow._space import Grid, States
 from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
 
@@ -118,14 +118,15 @@ class TransferOperator:
 
         return field(self.space, ask)
 
-    def current(self, density: Any) -> np.ndarray:
+    def current(self, density: Any) -> Estimate:
         """The probability current of a step.
 
         On one axis, the net probability that passes each edge of the cells rightwards, shape (cells + 1,). On more, a
         vector field of shape (axes, *shape): density times mean displacement, of what leaves and what enters.
         """
-        mass = self.space.check_density(getattr(density, "value", density)).reshape(-1) * self.space.cell_volume
-        return (crossings if self.space.dimension == 1 else displacements)(self.space, self.matrix, mass)
+        density = self.space.check_density(getattr(density, "value", density))
+        how = crossings if self.space.dimension == 1 else displacements
+        return current(self.space, density, lambda grid, mass: how(grid, self._level(grid).kernel[0], mass))
 
     # First passage --------------------------------------------------------------------------------
 

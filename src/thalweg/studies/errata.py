@@ -23,6 +23,14 @@ ERRATA = [
         checked="both sides as polynomials",
     ),
     Erratum(
+        id="master_equation",
+        source=_CURRENT,
+        place="the master equation of SGD, multiplied out",
+        printed="a cross term `1/2 (S^2)' P'` (times `T^2`)",
+        right="`1 (S^2)' P'` (times `T^2`; Ito): with 1/2 probability is not kept, `dM/dt = (T^2/2) int (S^2)'' P`",
+        checked="both sides as polynomials, and the mass that the printed equation makes",
+    ),
+    Erratum(
         id="stationary_density",
         source=_CURRENT,
         place="the stationary state",

@@ -141,7 +141,7 @@ def _circulation(side: int) -> tuple[float, float]:
         grid = _grid(side // 2)
         operator = tw.flow.transfer_operator(process, grid)
         density = operator.stationary_density().value
-        current = operator.current(density)
+        current = operator.current(density).value
         swirl = np.gradient(current[1], grid.widths[0], axis=0) - np.gradient(current[0], grid.widths[1], axis=1)
         sizes.append(float(np.abs(swirl).max() / density.max()))
     return sizes[0], sizes[1]

@@ -120,7 +120,7 @@ def push_pair(
         return jnp.stack([_flat(_read(target, carried, tangent)[1])[0], _largest(tangent.value)])
 
     if rows is None:
-        kept = None
+        kept: Any = None
     else:
         dtype = jax.eval_shape(reading, begin).dtype
         kept = (jnp.zeros((rows, 2), dtype), jnp.zeros((rows, 2), dtype)) if apart else jnp.zeros((rows, 5), dtype)

@@ -119,9 +119,8 @@ def push_pair(
     def reading_alone(carried, tangent):
         return jnp.stack([_flat(_read(target, carried, tangent)[1])[0], _largest(tangent.value)])
 
-    if rows is None:
-        kept = None
-    else:
+    kept: Any = None
+    if rows is not None:
         dtype = jax.eval_shape(reading, begin).dtype
         kept = (jnp.zeros((rows, 2), dtype), jnp.zeros((rows, 2), dtype)) if apart else jnp.zeros((rows, 5), dtype)
         scales = jnp.zeros((2, -(-rows // between)), size.dtype)

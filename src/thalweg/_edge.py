@@ -128,6 +128,15 @@ def check_finite(tree: Any, what: str) -> None:
             raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be finite, got NaN or infinity in it")
 
 
+def check_real(tree: Any, what: str) -> None:
+    """Refuse complex numbers where a point is wanted."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{what}{jax.tree_util.keystr(path)} must be real, got complex numbers: pass their real parts"
+            )
+
+
 def count_members(tree: Any, what: str) -> int:
     """How many members lead every array of `tree`."""
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}

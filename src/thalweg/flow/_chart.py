@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_finite, outline
+from thalweg._edge import check_finite, check_real, outline
 from thalweg._loop import apply_step, as_arrays
 from thalweg._process import Process
 from thalweg._select import Selection, select
@@ -53,6 +53,7 @@ class Chart:
         except TypeError:
             raise TypeError(f"start must be a state of the process or a point of the grid, got {start!r}") from None
         check_finite(given, "start")
+        check_real(given, "start")
         if bool(jax.tree.structure(given) == jax.tree.structure(self.template)) and all(
             a.shape == b.shape for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(self.template), strict=True)
         ):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from thalweg._edge import check_finite, check_steps, is_whole
+from thalweg._edge import check_finite, check_real, check_steps, is_whole
 from thalweg._loop import as_arrays
 from thalweg._noise import as_key
 from thalweg._process import Fold, Process, check_process, ensemble
@@ -231,6 +231,7 @@ class MonteCarlo:
         except TypeError:
             raise TypeError(f"start must be a state of the process or a point, got {start!r}") from None
         check_finite(given, "start")
+        check_real(given, "start")
         leaves = jax.tree.leaves(given)
         if not leaves:
             raise ValueError(f"start must be a state of the process or a point, got {start!r}")

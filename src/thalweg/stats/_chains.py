@@ -89,7 +89,7 @@ def agreement(chains: Float[np.ndarray, "chains n"]) -> tuple[float, bool]:
     return max(values), any(beyond)
 
 
-def split(chains: Float[np.ndarray, "chains n"]) -> Float[np.ndarray, "2*chains n/2"]:
+def split(chains: Float[np.ndarray, "chains n"]) -> Float[np.ndarray, "halves half"]:
     """Each chain as its two halves; the middle value of an odd chain is left out."""
     half = chains.shape[1] // 2
     return np.concatenate([chains[:, :half], chains[:, -half:]])

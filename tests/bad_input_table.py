@@ -651,7 +651,7 @@ def densities() -> dict[str, Asked]:
         "monte carlo escape": Asked(
             flow.monte_carlo(walk, 10, key=0).escape_probability,
             {"start": 0.0, "target": far, "steps": 3},
-            {"start": [*STATE, 0.6], "target": [*REQUIRED_FUNCTION], "steps": [*whole(), None]},
+            {"start": [*STATE, 0.6, 1j], "target": [*REQUIRED_FUNCTION], "steps": [*whole(), None]},
         ),
     }
     for name, made in questions.items():
@@ -662,7 +662,7 @@ def densities() -> dict[str, Asked]:
             f"{name} escape": Asked(
                 made.escape_probability,
                 {"start": 0.0, "target": far, "steps": 3},
-                {"start": [*STATE, 0.6, 5.0, [0.0, 0.0]], "target": targets, "steps": [*whole(), None]},
+                {"start": [*STATE, 0.6, 5.0, 1j, [0.0, 0.0]], "target": targets, "steps": [*whole(), None]},
             ),
             f"{name} time": Asked(
                 made.mean_first_passage_time,

@@ -9,7 +9,7 @@ from typing import Any
 from thalweg.studies import Claim, Outcome, Picture
 
 ROOM = "flow"
-SECONDS = 20
+SECONDS = 12
 CURRENT = "J. Bostock, SGD Understood through Probability Current"
 
 

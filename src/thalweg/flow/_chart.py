@@ -52,8 +52,6 @@ class Chart:
             given = as_arrays(start)
         except TypeError:
             raise TypeError(f"start must be a state of the process or a point of the grid, got {start!r}") from None
-        if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(given)):
-            raise TypeError(f"start must be real, got {start!r}")
         check_finite(given, "start")
         check_real(given, "start")
         if bool(jax.tree.structure(given) == jax.tree.structure(self.template)) and all(

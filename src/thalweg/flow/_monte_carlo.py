@@ -230,8 +230,6 @@ class MonteCarlo:
             given = as_arrays(start)
         except TypeError:
             raise TypeError(f"start must be a state of the process or a point, got {start!r}") from None
-        if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(given)):
-            raise TypeError(f"start must be real, got {start!r}")
         check_finite(given, "start")
         check_real(given, "start")
         leaves = jax.tree.leaves(given)

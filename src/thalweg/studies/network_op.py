@@ -11,7 +11,7 @@ from typing import Any
 from thalweg.studies import Claim, Outcome, Picture
 
 ROOM = "steering"
-SECONDS = 24
+SECONDS = 20
 HEADLINE = True
 PART = "J. Bostock, Defining Optimization in a Deeper Way, Part 4"
 OURS = "thalweg (no published figure)"
@@ -22,7 +22,7 @@ def run(
     size: str = "quick",
     *,
     seeds: int = 4,
-    directions: int = 4,
+    directions: int = 3,
     steps: int = 1000,
     learning_rate: float = 0.2,
     batch_size: int = 32,

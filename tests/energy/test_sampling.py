@@ -69,7 +69,7 @@ def test_tempering_crosses_between_modes_that_gibbs_never_leaves():
     stuck = tw.simulate(tw.energy.sampler(model), start, 2000, key=0, record=lambda s, w, n: jnp.mean(n))
     assert float(stuck.record.max()) < 0.5
     process = tw.energy.sampler(model, "tempering", betas=np.linspace(0, 1, 8))
-    run = tw.simulate(process, np.zeros((8, 10)), 20_000, key=1, record=lambda s, w, n: jnp.mean(n[-1]))
+    run = tw.simulate(process, np.zeros((8, 10)), 8_000, key=1, record=lambda s, w, n: jnp.mean(n[-1]))
     blocks = np.asarray(run.record).reshape(40, -1).mean(axis=1)
     assert abs(blocks.mean() - 0.5) < 4 * blocks.std(ddof=1) / np.sqrt(40) < 0.3
     rates = processes.swap_rates(process, run.state, 1000, 2)

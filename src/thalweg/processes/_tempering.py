@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._noise import Choice, Uniform
+from thalweg._noise import Choice, Law, Uniform
 from thalweg._process import Process
 
 
@@ -53,8 +53,22 @@ def tempering(
     if not callable(log_density):
         raise TypeError(f"log_density must be a function log_density(beta, x), got {log_density!r}")
     step = _Tempering(kernel.step, log_density, jnp.asarray(betas))
-    noise = {"copies": tuple(kernel.noise for _ in betas), "swap": Uniform(len(betas)), "parity": Choice(2)}
+    noise = {"copies": Copies(kernel.noise, len(betas)), "swap": Uniform(len(betas)), "parity": Choice(2)}
     return Process(step, noise, smooth=False)
+
+
+class Copies(Law):
+    """Independent draws of one law, one a copy, along a leading axis."""
+
+    law: Law
+    count: int = eqx.field(static=True)
+
+    def sample(self, key: Any, i: Any) -> Any:
+        one = lambda copy: self.law.sample(jax.random.fold_in(key, copy), i)  # noqa: E731
+        return jax.vmap(one)(jnp.arange(self.count))
+
+    def atoms(self) -> tuple[Any, Any]:
+        raise ValueError("the draws of many copies cannot be integrated exactly: ask by Monte Carlo")
 
 
 class _Tempering(eqx.Module):
@@ -63,9 +77,12 @@ class _Tempering(eqx.Module):
     betas: Any
 
     def __call__(self, states: Any, w: Any) -> Any:
-        draws = jax.tree.map(lambda *parts: jnp.stack(parts), *w["copies"])
-        states = jax.vmap(lambda beta, x, draw: self.kernel((beta, x), draw)[1])(self.betas, states, draws)
+        states = self.moved(states, w)
         return jax.tree.map(lambda leaf: leaf[self.swaps(states, w)], states)
+
+    def moved(self, states: Any, w: Any) -> Any:
+        """The states after every copy has made its step."""
+        return jax.vmap(lambda beta, x, draw: self.kernel((beta, x), draw)[1])(self.betas, states, w["copies"])
 
     def swaps(self, states: Any, w: Any) -> Any:
         """From which copy each copy takes its state."""
@@ -91,9 +108,7 @@ def swap_rates(process: Process, states: Any, steps: int, key: Any) -> np.ndarra
     step: Any = process.step
 
     def record(before, w, after):
-        draws = jax.tree.map(lambda *parts: jnp.stack(parts), *w["copies"])
-        moved = jax.vmap(lambda beta, x, draw: step.kernel((beta, x), draw)[1])(step.betas, before, draws)
-        taken = step.swaps(moved, w)
+        taken = step.swaps(step.moved(before, w), w)
         at = jnp.arange(len(step.betas))
         tried = (at[:-1] % 2) == w["parity"]
         return tried, tried & (taken[:-1] == at[1:])

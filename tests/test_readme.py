@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,12 +11,10 @@ from readme import README, commands, files, python_example
 from thalweg.cli import main
 
 
-def test_the_python_example_runs_in_under_ten_seconds(tmp_path):
-    start = time.perf_counter()
+def test_the_python_example_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", python_example()], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    assert time.perf_counter() - start < 30  # three times what a machine with nothing else to do needs
 
 
 @pytest.mark.parametrize("line", commands())

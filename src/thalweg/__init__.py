@@ -1,7 +1,6 @@
 """Learners as stochastic update maps: perturb one thing, hold another still, see what is carried."""
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -16,22 +15,7 @@ _NAMES = {
     "_saving": ["load", "save"],
     "_sweep": ["sweep"],
 }
-_MODULES = ["energy", "flow", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
+_MODULES = ["energy", "flow", "knowledge", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
 
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = ["__version__", *_HOME, *_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"thalweg.{_HOME[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"thalweg.{name}")
-    else:
-        raise AttributeError(f"thalweg has no attribute {name!r}; it has: {', '.join(sorted(__all__))}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy("thalweg", _NAMES, _MODULES)
+__all__ += ["__version__"]

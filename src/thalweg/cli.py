@@ -31,6 +31,8 @@ app = cyclopts.App(
 )
 flow = cyclopts.App(name="flow", help="Where does probability go?")
 app.command(flow)
+energy = cyclopts.App(name="energy", help="What does it settle into, and at what energy?")
+app.command(energy)
 
 
 @app.command(name="list")

@@ -1,7 +1,6 @@
 """What does it settle into, and at what energy? Boltzmann machines whose likelihood can be believed."""
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
 _NAMES = {
     "boltzmann._base": ["NormalBase", "UniformBase"],
@@ -14,17 +13,4 @@ _NAMES = {
     "boltzmann._sampling": ["sampler", "transition_matrix"],
     "boltzmann._training": ["Training", "training"],
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"thalweg.energy has no attribute {name!r}; it has: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"thalweg.energy.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy("thalweg.energy", _NAMES)

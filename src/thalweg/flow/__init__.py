@@ -1,7 +1,6 @@
 """Where does probability go? Densities, escapes, first passages and stationary laws of a process."""
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
 _NAMES = {
     "_discrete": ["StatesOperator"],
@@ -16,15 +15,4 @@ _NAMES = {
     "_symmetrise": ["SchroedingerOperator", "symmetrise"],
     "_transfer_operator": ["TransferOperator", "transfer_operator"],
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"thalweg.flow has no attribute {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"thalweg.flow.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy("thalweg.flow", _NAMES)

@@ -1,7 +1,6 @@
 """What optimizes what: optimizing strength in bits, Comp and Op in nats, exponents with a part held still."""
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
 _NAMES = {
     "_continuous": ["gaussian_strength", "square_strength"],
@@ -13,15 +12,4 @@ _NAMES = {
     "_sampled": ["SampledStrength", "sampled_strength"],
     "_volume": ["OpVolume", "op_volume"],
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"thalweg.steering has no attribute {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"thalweg.steering.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy("thalweg.steering", _NAMES)

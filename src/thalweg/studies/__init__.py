@@ -5,31 +5,11 @@ time and has a function `run(size, ...)` which returns an `Outcome`. Its first d
 `thalweg list` prints.
 """
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
-_HOME = {
-    "Claim": "_study",
-    "Erratum": "_study",
-    "Outcome": "_study",
-    "Picture": "_study",
-    "ROOMS": "_study",
-    "Study": "_study",
-    "VERDICTS": "_study",
-    "find": "_discover",
-    "list_studies": "_discover",
-    "run_study": "_run",
+_NAMES = {
+    "_discover": ["find", "list_studies"],
+    "_run": ["run_study"],
+    "_study": ["Claim", "Erratum", "Outcome", "Picture", "ROOMS", "Study", "VERDICTS"],
 }
-__all__ = [*_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"thalweg.studies has no attribute {name!r}; it has: {', '.join(sorted(_HOME))}")
-    value = getattr(importlib.import_module(f"thalweg.studies.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy("thalweg.studies", _NAMES)

@@ -1,7 +1,6 @@
 """Named systems: processes with their equations and exact facts."""
 
-import importlib
-from typing import Any
+from thalweg._lazy import lazy
 
 _NAMES = {
     "_cart_pole": ["cart_pole"],
@@ -13,15 +12,4 @@ _NAMES = {
     "_two_wells": ["two_wells", "two_wells_losses"],
     "_wells": ["double_well"],
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"thalweg.systems has no system {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"thalweg.systems.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy("thalweg.systems", _NAMES)

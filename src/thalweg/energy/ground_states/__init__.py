@@ -1,0 +1,1 @@
+"""Ground states of trapped particles: Hamiltonians, wavefunctions, variational Monte Carlo."""

@@ -1,0 +1,7 @@
+"""Where is what was learned stored? Update tallies, forked runs, localization with controls, matching units."""
+
+from thalweg._lazy import lazy
+
+_NAMES: dict[str, list[str]] = {}
+
+__getattr__, __dir__, __all__ = lazy("thalweg.knowledge", _NAMES)

@@ -2,6 +2,10 @@
 
 from thalweg._lazy import lazy
 
-_NAMES: dict[str, list[str]] = {}
+_NAMES: dict[str, list[str]] = {
+    "_attribution": ["Attribution", "attribution"],
+    "_tally": ["Tally"],
+    "_tallied": ["Tallied"],
+}
 
 __getattr__, __dir__, __all__ = lazy("thalweg.knowledge", _NAMES)

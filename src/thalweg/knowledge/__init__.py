@@ -2,6 +2,8 @@
 
 from thalweg._lazy import lazy
 
-_NAMES: dict[str, list[str]] = {}
+_NAMES: dict[str, list[str]] = {
+    "_permutation": ["DatumPermutation", "datum_permutation_test"],
+}
 
 __getattr__, __dir__, __all__ = lazy("thalweg.knowledge", _NAMES)

@@ -3,6 +3,8 @@
 from thalweg._lazy import lazy
 
 _NAMES: dict[str, list[str]] = {
+    "_forks": ["Forks", "fork_data", "forks"],
+    "_influence": ["influence", "small_fork"],
     "_permutation": ["DatumPermutation", "datum_permutation_test"],
 }
 

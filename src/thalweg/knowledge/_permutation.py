@@ -68,8 +68,8 @@ def datum_permutation_test(
     ```
 
     Units of one network share their data, so their shares go up and down together: r over 100 units has a null
-    spread of about .4, not .1, and a t-test over units or weights finds significance in noise. Of the covariance the null
-    variance is exact: `n_A n_B / (N (N - 1)) sum_n (w_n - mean w)^2` with `w_n = sum_k c_nk (F_k - mean F)`.
+    spread of about .4, not .1, and a t-test over units or weights finds significance in noise. Of the covariance
+    the null variance is exact: `n_A n_B / (N (N - 1)) sum_n (w_n - mean w)^2` with `w_n = sum_k c_nk (F_k - mean F)`.
 
     **Arguments**
 

@@ -1,4 +1,4 @@
-"""The infinitesimal fork: what a small change of the data's weights does to the end, along the run or at the optimum."""
+"""The infinitesimal fork: what a small change of the data's weights does, along the run or at the optimum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,8 @@ from thalweg._response import response
 def small_fork(run: Run, change: Any) -> Any:
     """How the end of an SGD run moves with the weights of its data: `d params_T / d e` at weights `1 + e change`.
 
-    The derivative is carried along the whole run, exactly: no optimum is assumed, and the order of the data counts. A fork
-    with datum n removed is, to first order, `-small_fork(run, e_n)`.
+    The derivative is carried along the whole run, exactly: no optimum is assumed, and the order of the data counts.
+    A fork with datum n removed is, to first order, `-small_fork(run, e_n)`.
 
     **Arguments**
 
@@ -89,7 +89,7 @@ def influence(
     **Returns** a `Solution` with the change of the parameters; its status is `UNDEFINED` where a direction of curvature
     <= 0 was met and `NOT_CONVERGED` where the tolerance was not.
 
-    **When not to trust it.** Far from an optimum, and where the loss is not convex: the answer is then that of the ridge.
+    **When not to trust it.** Far from an optimum, and where the loss is not convex: the ridge then decides.
 
     **Source.** Koh and Liang, ICML 2017 (arXiv:1703.04730).
 
@@ -145,7 +145,7 @@ def _solve(
             return jax.jvp(lambda p: gradient(p, weights), (params,), (v,))[1]
 
     else:
-        flat, back = jax.flatten_util.ravel_pytree(params)
+        back = jax.flatten_util.ravel_pytree(params)[1]
         fisher = Fisher.of(loss, params, data, weights)  # whose weights sum to 1
         scale = jnp.sum(weights) / n
 

@@ -108,8 +108,8 @@ class Tallied:
             return "undefined: no step was tallied (see window and every)"
         if not off <= 1e4 * digits:
             return (
-                f"undefined: the groups' parts miss the change of the parameters by {off:.1e} of their size: the run is "
-                "not one of the tally's process (another optimizer, a clamp, other data)"
+                f"undefined: the groups' parts miss the change of the parameters by {off:.1e} of their size: the run "
+                "is not one of the tally's process (another optimizer, a clamp, other data)"
             )
         never = np.argwhere(counts == 0)
         if len(never):

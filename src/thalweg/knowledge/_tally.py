@@ -167,7 +167,8 @@ class Tally(eqx.Module):
             jnp.zeros((self.count + 1, *_reduced_shape(part.shape, self.per)), leaves[part.leaf].dtype)
             for part in parts
         ]
-        shares, falls = (), ()
+        shares: tuple[Any, ...] = ()
+        falls: tuple[Any, ...] = ()
         if self.process is not None:
             split = self._split(params)
             shares = split.shares(state.opt_state, self.count)

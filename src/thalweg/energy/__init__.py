@@ -12,5 +12,6 @@ _NAMES = {
     "boltzmann._fit": ["Fit", "fit"],
     "boltzmann._sampling": ["sampler", "transition_matrix"],
     "boltzmann._training": ["Training", "training"],
+    "ground_states._two_electrons": ["TwoElectrons", "two_electrons"],
 }
 __getattr__, __dir__, __all__ = lazy("thalweg.energy", _NAMES)

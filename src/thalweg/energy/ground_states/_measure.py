@@ -117,7 +117,16 @@ def measure(
     estimates = [stats.mean(part.T) for part in (kinetic, trapped, pairs)]
     virial = _virial(kinetic.T, trapped.T, pairs.T)
     return Measurement(
-        found.mean, *estimates, virial, float(energies.var()), float(accepted.mean()), found, energies, np.asarray(s.x)
+        found.mean,
+        estimates[0],
+        estimates[1],
+        estimates[2],
+        virial,
+        float(energies.var()),
+        float(accepted.mean()),
+        found,
+        energies,
+        np.asarray(s.x),
     )
 
 

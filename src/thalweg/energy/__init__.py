@@ -12,6 +12,10 @@ _NAMES = {
     "boltzmann._fit": ["Fit", "fit"],
     "boltzmann._sampling": ["sampler", "transition_matrix"],
     "boltzmann._training": ["Training", "training"],
+    "ground_states._known": ["Known", "known_energies"],
+    "ground_states._noise_free": ["ClosedForm", "closed_form_energy", "noise_free_ground_state"],
+    "ground_states._rbm_state": ["RBMState"],
+    "ground_states._trap": ["HarmonicTrap"],
     "ground_states._two_electrons": ["TwoElectrons", "two_electrons"],
 }
 __getattr__, __dir__, __all__ = lazy("thalweg.energy", _NAMES)

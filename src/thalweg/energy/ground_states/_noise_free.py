@@ -92,12 +92,20 @@ class ClosedForm:
         return cls(*values, state, np.asarray(starts), advice)
 
     @property
-    def virial_ratio(self) -> float:
+    def virial_ratio(self) -> Estimate:
         """`2 kinetic / (2 trap_energy - interaction_energy)`: 1 wherever the width is the best one."""
-        return float(2 * self.kinetic.value / (2 * self.trap_energy.value - self.interaction_energy.value))
+        below = 2 * self.trap_energy.value - self.interaction_energy.value
+        return Estimate(2 * self.kinetic.value / below, 4 * self.energy.error / below, self.energy.status)
+
+    def draw(self, n: int, key: Any = 0) -> Float[np.ndarray, "n m"]:
+        """Independent positions under psi^2, shape (n, particles * dimension): first `h`, then `x` given `h`."""
+        machine, (first, second) = self.state.machine, jax.random.split(as_key(key))
+        states = machine.hidden_states(jnp.arange(machine.hidden_count))
+        chosen = jax.random.categorical(first, machine.log_unnormalized_hidden(states), shape=(n,))
+        return np.asarray(machine.draw_visible(states[chosen], jax.random.normal(second, (n, machine.visible))))
 
     def __str__(self) -> str:
-        return f"E = {self.energy} without sampling" + (f" ({self.advice})" if self.advice else "")
+        return f"{self.energy} without sampling" + (f" ({self.advice})" if self.advice else "")
 
 
 def noise_free_ground_state(
@@ -128,7 +136,7 @@ def noise_free_ground_state(
 
     >>> import thalweg as tw
     >>> found = tw.energy.noise_free_ground_state(tw.energy.HarmonicTrap(2), hidden=2, starts=2)
-    >>> round(found.energy.value, 6), round(found.virial_ratio, 6)
+    >>> round(found.energy.value, 6), round(found.virial_ratio.value, 6)
     (3.060091, 1.0)
     """
     _check_trap(trap)

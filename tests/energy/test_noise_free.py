@@ -1,5 +1,7 @@
 """The plain Boltzmann machine without noise: its closed form against draws, and its known minima."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,11 +65,12 @@ def test_the_integral_over_a_field_is_good_for_every_width():
     width, mean = np.meshgrid(widths, means)
     found = np.asarray(_mean_slope(jnp.asarray(mean), jnp.asarray(width), NODES))
     for w, m, value in zip(width.ravel(), mean.ravel(), found.ravel(), strict=True):
-        inside = lambda t, w=w, m=m: expit(t) * expit(-t) * np.exp(-(((t - m) / w) ** 2) / 2) / (w * np.sqrt(2 * np.pi))
+
+        def inside(t, w=w, m=m):
+            return expit(t) * expit(-t) * np.exp(-(((t - m) / w) ** 2) / 2) / (w * np.sqrt(2 * np.pi))
+
         places = sorted({-8 * w + m, m, 8 * w + m, *(p for p in (-40.0, -5.0, 0.0, 5.0, 40.0) if abs(p - m) < 8 * w)})
-        pieces = [
-            quad(inside, a, b, epsabs=1e-13, epsrel=1e-12)[0] for a, b in zip(places[:-1], places[1:], strict=True)
-        ]
+        pieces = [quad(inside, a, b, epsabs=1e-13, epsrel=1e-12)[0] for a, b in itertools.pairwise(places)]
         assert abs(value - sum(pieces)) < 1e-8
 
 

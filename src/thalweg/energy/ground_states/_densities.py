@@ -23,8 +23,8 @@ def radial_densities(samples: Any, particles: int, *, bins: int = 40, reach: flo
     - `particles`: how many. - `bins`: cells of both histograms, default 40.
     - `reach`: their upper end, in bohr; by default the largest distances seen.
 
-    **Returns** an `xarray.Dataset` with `density` over `r`, `pair_density` over `distance` and the error of each, from the
-    spread of the walkers.
+    **Returns** an `xarray.Dataset` with `density` over `r`, `pair_density` over `distance` and the error of each,
+    from the spread of the walkers.
 
     **Raises** `ValueError` or `TypeError` for samples of a wrong shape or not finite, and fewer than 2 walkers.
 
@@ -75,7 +75,7 @@ def _positions(samples: Any, particles: int) -> np.ndarray:
     x = x[:, None] if x.ndim == 2 else x
     if x.ndim != 3 or len(x) < 2 or not x.shape[1] or x.shape[2] not in (particles, 2 * particles, 3 * particles):
         raise ValueError(
-            f"samples must have shape (walkers, {particles} * dimension) or (walkers, records, {particles} * dimension), "
+            f"samples must have shape (walkers, {particles} * dimension), or (walkers, records, that), "
             f"at least 2 walkers, got {np.shape(samples)}"
         )
     if not np.all(np.isfinite(x)):

@@ -1,8 +1,10 @@
 """The ground state of trapped particles: train a wavefunction, freeze it, measure it with fresh samples."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +34,8 @@ class GroundState:
 
     - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s from fresh samples of the frozen state.
     - `state`: the trained `Wavefunction`. - `trap`: the Hamiltonian.
-    - `measurement`: everything measured: variance, virial ratio, acceptance, autocorrelation time, R-hat, samples. For a
-      plain Boltzmann machine whose energy has a closed form: that, a `ClosedForm`, without samples and without noise.
+    - `measurement`: everything measured: variance, virial ratio, acceptance, autocorrelation time, R-hat, samples.
+      For a plain Boltzmann machine whose energy has a closed form: that, a `ClosedForm`, without samples or noise.
     - `history`: of training, by step: "energy", "error", "variance", "acceptance", "rate".
     - `training`: the last state of the run, to go on from.
     """
@@ -187,8 +189,8 @@ def build_state(
     factors: list[Wavefunction] = []
     if hidden:
         machine = RBMState.start(trap, hidden, sigma, key)
-        exchanges = np.prod([float(np.prod(np.arange(1, n + 1))) for n in trap.spins])
-        symmetric = bool(jastrow) and exchanges <= MOST_EXCHANGES if symmetric is None else symmetric
+        exchanges = math.prod(math.factorial(n) for n in trap.spins)
+        symmetric = (jastrow is True and exchanges <= MOST_EXCHANGES) if symmetric is None else symmetric
         check_truth(symmetric, "symmetric")
         factors.append(Symmetrised(machine, trap.spins) if symmetric and exchanges > 1 else machine)
     else:
@@ -223,15 +225,8 @@ def _train(process: Any, training: Training, key: Any, tol: float, steps: int | 
             break
     if done and parameters[0].size:
         mean = np.mean(parameters[-max(1, done // 3) :], axis=0)
-        training = jax.tree_util.tree_map(lambda leaf: leaf, training)
-        training = _with_state(training, training.psi.with_parameters(jnp.asarray(mean)))
+        training = eqx.tree_at(lambda t: t.psi, training, training.psi.with_parameters(jnp.asarray(mean)))
     return training, {name: np.array(values) for name, values in kept.items()}
-
-
-def _with_state(training: Training, psi: Wavefunction) -> Training:
-    import equinox as eqx
-
-    return eqx.tree_at(lambda t: t.psi, training, psi)
 
 
 def _settled(energy: Array, error: Array, tol: float) -> bool:

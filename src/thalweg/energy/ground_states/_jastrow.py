@@ -1,6 +1,7 @@
 """The Jastrow factor: what keeps particles apart, with the cusp that cancels 1/r exactly."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 from thalweg.energy.ground_states._coordinates import length
 from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, column, stacked
 
-# Powers (n, l, m) of the terms tau^n (s_i^l s_j^m + s_i^m s_j^l): none is linear in r, which would spoil the cusp.
+# Powers (n, k, m) of the terms tau^n (s_i^k s_j^m + s_i^m s_j^k): none is linear in r, which would spoil the cusp.
 MIXED = ((2, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 0), (3, 1, 1), (0, 1, 1), (0, 2, 1), (0, 2, 2))
 
 
@@ -21,7 +22,7 @@ class PadeJastrow(Wavefunction):
 
     ```
     ln J = sum_{i<j} [c r/(1 + beta r) + sum_{k>=2} a_k tau^k] + sum_i sum_k b_k s_i^k
-         + sum_{i<j} sum_{nlm} g_nlm tau^n (s_i^l s_j^m + s_i^m s_j^l)
+         + sum_{i<j} sum_{nkm} g_nkm tau^n (s_i^k s_j^m + s_i^m s_j^k)
     tau = beta r/(1 + beta r),   s_i = q_i/(kappa + q_i),   q_i = sum_d omega_d x_id^2
     c = charge/(D - 1) for pairs that may meet, charge/(D + 1) for pairs that exchange keeps apart
     ```
@@ -32,7 +33,7 @@ class PadeJastrow(Wavefunction):
 
     - `log_beta`: `ln beta`, in inverse lengths.
     - `pair`: `a_k` for k = 2, 3, ..., shape (kinds of pairs, terms). - `single`: `b_k`, shape (terms,).
-    - `mixed`: `g_nlm` in the order of `MIXED`, shape (kinds of pairs, 8), or (kinds, 0) for none.
+    - `mixed`: `g_nkm` in the order of `MIXED`, shape (kinds of pairs, 8), or (kinds, 0) for none.
     - `cusps`: `c` of each kind of pair. - `frequencies`: `omega_d`. - `kappa`: how large `q` is in the cloud.
     - `spins`: `(up, down)`; pairs of equal spin come first. Bosons: `(0, N)`, all of one kind.
     - `hard`: for each kind of pair, whether `ln r` is added.
@@ -101,9 +102,8 @@ class PadeJastrow(Wavefunction):
 
     def log_at(self, x: Any) -> Any:
         g = self._geometry(x)
-        log = jnp.sum(self._cusp_term(g.tau, x), axis=0) + jnp.sum(
-            _power_sum(self._by_pair(self.pair, x), g.tau, 2), axis=0
-        )
+        pairs = self._cusp_slope(x) * g.tau + _power_sum(self._by_pair(self.pair, x), g.tau, 2)
+        log = jnp.sum(pairs, axis=0)
         if any(self.hard):
             log = log + jnp.sum(self._by_pair(jnp.asarray(self.hard, float), x) * jnp.log(g.r), axis=0)
         if self.single.size:
@@ -115,7 +115,7 @@ class PadeJastrow(Wavefunction):
     def local_at(self, x: Any) -> Local:
         g, beta, d = self._geometry(x), jnp.exp(self.log_beta), self.dimension
         pair = self._by_pair(self.pair, x)
-        f = self._cusp_term(g.tau, x) + _power_sum(pair, g.tau, 2)
+        f = self._cusp_slope(x) * g.tau + _power_sum(pair, g.tau, 2)
         by_tau = self._cusp_slope(x) + _power_sum(pair, g.tau, 2, 1)
         by_tau_tau = _power_sum(pair, g.tau, 2, 2)
         slope = beta * (1 - g.tau) ** 2  # dtau/dr; the second derivative is -2 beta (1 - tau) times it
@@ -185,13 +185,10 @@ class PadeJastrow(Wavefunction):
 
     def _by_pair(self, of_kind: Any, x: Any) -> Any:
         """Coefficients of kinds, of shape (kinds, ...), one row a pair: a tuple of columns, or one column."""
-        rows = jnp.repeat(
-            of_kind, np.array(_pairs(self.spins).counts), axis=0, total_repeat_length=len(_pairs(self.spins).i)
+        rows = jnp.concatenate(
+            [jnp.repeat(of_kind[k : k + 1], n, axis=0) for k, n in enumerate(_pairs(self.spins).counts)]
         )
         return column(rows, x) if rows.ndim == 1 else [column(rows[:, k], x) for k in range(rows.shape[1])]
-
-    def _cusp_term(self, tau: Any, x: Any) -> Any:
-        return self._cusp_slope(x) * tau
 
     def _cusp_slope(self, x: Any) -> Any:
         return self._by_pair(self.cusps, x) / jnp.exp(self.log_beta)
@@ -222,7 +219,7 @@ def _pairs(spins: tuple[int, int]) -> _Pairs:
     numbers = tuple(count for count, _ in counts if count)
     ends = np.cumsum((0, *numbers))
     one = np.eye(up + down)
-    slices = tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    slices = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
     return _Pairs(i, j, one[:, i], one[:, j], numbers, slices, kinds)
 
 
@@ -257,8 +254,8 @@ def _mixed(coefficients: list[Any], tau: Any, a: Any, b: Any) -> _Mixed:
     pa, pa1, pa2 = _tables(a, 2)
     pb, pb1, pb2 = _tables(b, 2)
     total = [0.0] * 9
-    for g, (n, l, m) in zip(coefficients, MIXED, strict=True):
-        both = lambda u, v: u[l] * v[m] + (u[m] * v[l] if l != m else 0.0)  # noqa: B023, E731
+    for g, (n, k, m) in zip(coefficients, MIXED, strict=True):
+        both = lambda u, v: u[k] * v[m] + (u[m] * v[k] if k != m else 0.0)  # noqa: B023, E731
         value, by_a, by_b, by_aa, by_bb = both(pa, pb), both(pa1, pb), both(pa, pb1), both(pa2, pb), both(pa, pb2)
         new = [t[n] * value, t1[n] * value, t2[n] * value, t[n] * by_a, t[n] * by_b, t[n] * by_aa, t[n] * by_bb]
         new += [t1[n] * by_a, t1[n] * by_b]
@@ -268,7 +265,7 @@ def _mixed(coefficients: list[Any], tau: Any, a: Any, b: Any) -> _Mixed:
 
 def _mixed_terms(tau: Any, a: Any, b: Any) -> list[Any]:
     t, pa, pb = _powers(tau, 4), _powers(a, 3), _powers(b, 3)
-    return [t[n] * (pa[l] * pb[m] + (pa[m] * pb[l] if l != m else 0.0)) for n, l, m in MIXED]
+    return [t[n] * (pa[k] * pb[m] + (pa[m] * pb[k] if k != m else 0.0)) for n, k, m in MIXED]
 
 
 def _tables(z: Any, highest: int) -> tuple[list, list, list]:

@@ -28,8 +28,8 @@ def local_energy(psi: Wavefunction, trap: HarmonicTrap, x: Any) -> LocalEnergy:
 
     - `psi`: a wavefunction. - `trap`: the Hamiltonian. - `x`: shape (..., M) or (..., particles, dimension).
 
-    **Returns** a `LocalEnergy` with `kinetic`, `trap`, `interaction` and `total`, each of shape (...). Where `psi` is an
-    eigenstate the total is the same everywhere.
+    **Returns** a `LocalEnergy` with `kinetic`, `trap`, `interaction` and `total`, each of shape (...). Where `psi` is
+    an eigenstate the total is the same everywhere.
 
     >>> import thalweg as tw
     >>> trap = tw.energy.HarmonicTrap(2, 2, 1.0, interaction=False)

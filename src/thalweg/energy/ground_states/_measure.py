@@ -127,7 +127,9 @@ def measure(
     virial = _virial(kinetic.T, trapped.T, pairs.T)
     return Measurement(
         found.mean,
-        *estimates,
+        estimates[0],
+        estimates[1],
+        estimates[2],
         virial,
         float(energies.var()),
         float(accepted.mean()),

@@ -25,8 +25,8 @@ def metropolis_move(psi: Wavefunction, at: Moved, width: Any, proposal: Any, acc
 def drift_move(psi: Wavefunction, at: Moved, width: Any, proposal: Any, accept: Any) -> Moved:
     """`y = x + (1/2) F dt + sqrt(dt) * proposal` with `F = 2 grad ln psi`, `dt = width^2`.
 
-    The drift of each particle is tamed, `F_i -> F_i (sqrt(1 + F_i^2 dt/2) - 1) 4/(F_i^2 dt)`, since it is infinite on
-    nodes (Umrigar, Nightingale and Runge, J. Chem. Phys. 99, 2865 (1993)); the Green's function is that of the tamed one.
+    The drift of each particle is tamed, `F_i -> F_i (sqrt(1 + F_i^2 dt/2) - 1) 4/(F_i^2 dt)`, since it is infinite
+    on nodes (Umrigar, Nightingale and Runge, J. Chem. Phys. 99, 2865 (1993)); so is it in the Green's function.
     """
     dt = width**2
     push = _push(psi, at.gradient, dt)

@@ -18,6 +18,7 @@ from thalweg.energy.ground_states._rbm_state import RBMState
 from thalweg.energy.ground_states._trap import HarmonicTrap
 
 SPREADS = (0.3, 1.0)  # of the first weights, in oscillator lengths, in turn
+ROUNDING = 1e-13  # of a sum over many Gaussians
 FLAT = 1e-5  # a gradient, in units of omega, that counts as zero where rounding stops the search
 
 
@@ -36,7 +37,7 @@ def closed_form_energy(state: Any, trap: HarmonicTrap) -> "ClosedForm":
     >>> import numpy as np, thalweg as tw
     >>> machine = tw.energy.GaussianRBM(np.zeros((4, 1)), np.zeros(4), [0.0], 0.0)      # s = 1, nothing coupled
     >>> found = tw.energy.closed_form_energy(machine, tw.energy.HarmonicTrap(2, interaction=False))
-    >>> found.energy.value, found.kinetic.value, found.trap_energy.value          # 2.5, not 2: the width is not the best
+    >>> found.energy.value, found.kinetic.value, found.trap_energy.value     # not 2: the width is not the best
     (2.5, 0.5, 2.0)
     """
     _check_trap(trap)
@@ -55,8 +56,8 @@ def closed_form_energy(state: Any, trap: HarmonicTrap) -> "ClosedForm":
 class ClosedForm:
     """The energy of a plain Boltzmann machine without noise; energies in hartree.
 
-    - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s. The error is what is left of the integration and of the
-      search for the minimum, usually 1e-12; there is no sampling error.
+    - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s. The error is what is left of the
+      integration and of the search for the minimum, usually 1e-12; there is no sampling error.
     - `state`: the `RBMState`. - `starts`: the energies that the starts of the search ended at, the lowest first.
     - `advice`: what would happen to whoever samples this state; empty where that is harmless.
     """
@@ -85,11 +86,18 @@ class ClosedForm:
 
         def estimate(name: str) -> Estimate:
             value = float(getattr(found, name))
-            left = abs(value - float(getattr(coarser, name))) + 4e-16 * abs(value)
+            left = abs(value - float(getattr(coarser, name))) + ROUNDING * abs(value)
             return Estimate(value, left + (remains if name == "total" else 0.0), status, details)
 
-        values = [estimate(name) for name in ("total", "kinetic", "trap", "interaction")]
-        return cls(*values, state, np.asarray(starts), advice)
+        return cls(
+            energy=estimate("total"),
+            kinetic=estimate("kinetic"),
+            trap_energy=estimate("trap"),
+            interaction_energy=estimate("interaction"),
+            state=state,
+            starts=np.asarray(starts),
+            advice=advice,
+        )
 
     @property
     def virial_ratio(self) -> Estimate:
@@ -154,7 +162,7 @@ def noise_free_ground_state(
     converged = float(np.max(np.abs(best.jac))) < FLAT
     energies = unit * np.sort([end.fun for end in ends])
     return ClosedForm.of(
-        firsts[0].with_parameters(best.x * scale),
+        _with_parameters(firsts[0], best.x * scale),
         trap,
         remains,
         Status.OK if converged else Status.NOT_CONVERGED,
@@ -200,6 +208,11 @@ def _scale(state: RBMState, trap: Any) -> Any:
     return np.asarray(RBMState(machine, state.particles, state.train_width).parameters)
 
 
+def _with_parameters(state: RBMState, vector: Any) -> RBMState:
+    changed: Any = state.with_parameters(vector)
+    return changed
+
+
 @eqx.filter_jit
 def _parts(machine: Any, trap: Any, nodes: int) -> LocalEnergy:
     return mixture_parts(machine, trap, nodes)
@@ -210,7 +223,7 @@ def _value_and_gradient(u: Any, state: RBMState, trap: Any, scale: Any) -> Any:
     """The energy in units of the mean frequency, and its gradient."""
 
     def energy(u: Any) -> Any:
-        return mixture_parts(state.with_parameters(u * scale).machine, trap).total / jnp.mean(trap.frequencies)
+        return mixture_parts(_with_parameters(state, u * scale).machine, trap).total / jnp.mean(trap.frequencies)
 
     return jax.value_and_grad(energy)(u)
 

@@ -120,10 +120,8 @@ class RBMState(Wavefunction):
     def _parts(self, x: Any) -> tuple[Any, Any, Any]:
         machine = self.machine
         variance = column(machine.variance, x)
-        theta = column(machine.hidden_bias, x) + jnp.tensordot(
-            (machine.weights / machine.variance[:, None]).T, x, axes=1
-        )
-        return x - column(machine.visible_bias, x), theta, variance
+        field = jnp.tensordot((machine.weights / machine.variance[:, None]).T, x, axes=1)
+        return x - column(machine.visible_bias, x), field + column(machine.hidden_bias, x), variance
 
 
 class Symmetrised(Wavefunction):

@@ -29,8 +29,8 @@ class Wavefunction(eqx.Module):
     `derivatives(x)` are those by the parameters, in the order of `parameters`. Coordinates have shape (..., M), or
     (..., particles, dimension).
 
-    A class of your own gives `particles`, `dimension`, `log_at`, `local_at` and `derivatives_at`, which take coordinates
-    of shape (M, ...); or pass a function to `tw.energy.Ansatz`, which differentiates it for you.
+    A class of your own gives `particles`, `dimension`, `log_at`, `local_at` and `derivatives_at`, which take
+    coordinates of shape (M, ...); or pass a function to `tw.energy.Ansatz`, which differentiates it for you.
     """
 
     particles: eqx.AbstractVar[int]
@@ -113,7 +113,7 @@ class Product(Wavefunction):
     >>> import thalweg as tw
     >>> trap = tw.energy.HarmonicTrap(2, 2, 1.0)
     >>> psi = tw.energy.Product(tw.energy.GaussianState.of(trap), tw.energy.PadeJastrow.of(trap))
-    >>> float(psi.log_psi([0.0, 0.0, 0.0, 0.0]))
+    >>> round(float(psi.log_psi([0.0, 0.0, 1.0, 0.0])), 6)      # -1/2 + 1/(1 + 1)
     0.0
     """
 
@@ -146,8 +146,8 @@ class Product(Wavefunction):
 class GaussianState(Wavefunction):
     """The ground state of a trap without interaction, at a width that is trained.
 
-    `ln psi = -(alpha/2) sum_i sum_d omega_d x_id^2`, exact for free bosons at `alpha = 1`. At `omega` in all M directions
-    its energy is `M omega (alpha + 1/alpha)/4` and the variance of the local energy is
+    `ln psi = -(alpha/2) sum_i sum_d omega_d x_id^2`, exact for free bosons at `alpha = 1`. With one `omega` for all
+    directions its energy is `M omega (alpha + 1/alpha)/4` and the variance of the local energy is
     `M omega^2 (1 - alpha^2)^2/(8 alpha^2)`.
 
     **Arguments**
@@ -156,8 +156,8 @@ class GaussianState(Wavefunction):
 
     >>> import thalweg as tw
     >>> psi = tw.energy.GaussianState.of(tw.energy.HarmonicTrap(2, 1, 3.0, interaction=False))
-    >>> psi.gradient([1.0, 0.0]).tolist(), float(psi.laplacian([1.0, 0.0]))
-    ([-3.0, 0.0], -6.0)
+    >>> psi.gradient([1.0, -1.0]).tolist(), float(psi.laplacian([1.0, -1.0]))
+    ([-3.0, 3.0], -6.0)
     """
 
     log_alpha: Float[Array, ""]

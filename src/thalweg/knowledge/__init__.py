@@ -5,6 +5,9 @@ from thalweg._lazy import lazy
 _NAMES: dict[str, list[str]] = {
     "_forks": ["Forks", "fork_data", "forks"],
     "_influence": ["influence", "small_fork"],
+    "_by_datum": ["Layer"],
+    "_localization": ["Localization"],
+    "_localize": ["localize"],
     "_permutation": ["DatumPermutation", "datum_permutation_test"],
 }
 

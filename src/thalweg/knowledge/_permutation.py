@@ -15,6 +15,7 @@ from thalweg.stats._series import as_count, as_numbers, generator
 
 CHUNK = 1 << 23  # numbers held at once
 SLACK = 1e-10  # equal sums added up in another order differ by rounding; they count as equal
+FLAT = 1e-14  # the variance over units below which shares count as one number
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Network:
     def correlation(self, g: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
         size = self.squared(g)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(size > 1e-26, (g @ self.w) / (self.norm * np.sqrt(np.maximum(size, 0))), np.nan)
+            return np.where(size > FLAT * self.units, (g @ self.w) / (self.norm * np.sqrt(np.maximum(size, 0))), np.nan)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def _degenerate(networks: list[Network], g: np.ndarray) -> str:
             return f"only {network.units} units were moved and have a target, at least 3 are needed"
         if network.constant:
             return "the target is the same for every unit"
-        if float(network.squared(g[None, network.rows].astype(float))[0]) <= 1e-26:
+        if float(network.squared(g[None, network.rows].astype(float))[0]) <= FLAT * network.units:
             return "the share is the same for every unit"
     return ""
 

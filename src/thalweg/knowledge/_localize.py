@@ -363,7 +363,7 @@ def _by_datum(setting: _Setting, network: _Trained, one: _Seen, level: str) -> A
 
 
 def _ablations(network: _Trained, one: _Seen) -> list[float]:
-    """r over units of the ablation share with the tally share and the snapshot share; the tally's given the snapshot."""
+    """r over units of the ablation share: with the tally share, the snapshot share, the tally given the snapshot."""
     if network.ablated is None:
         return [float("nan")] * 3
     lost = ratio(*np.abs(network.ablated))

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # `import thalweg` stays light; subpackages load the same way.
 _NAMES = {
     "_clamp": ["clamp"],
+    "_fisher": ["Fisher"],
     "_node": ["node"],
     "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],
     "_response": ["Carried", "Response", "response"],

@@ -15,6 +15,7 @@ from thalweg._edge import (
     check_finite,
     check_function,
     check_number,
+    check_real,
     check_start,
     check_steps,
     check_truth,
@@ -236,19 +237,7 @@ def simulate(
     watch = Watch(record, every, until, {} if folds is None else folds)
     state = settle(process, state, key, Batch())
     batch = Batch(vectorise=_vectorises(process, state, key, Batch(), None if options is None else options.vectorise))
-    outcome = run_loop(
-        process,
-        state,
-        steps,
-        key,
-        start,
-        batch=batch,
-        watch=watch,
-        on_chunk=on_chunk,
-        options=options,
-        resume=resume,
-    )
-    return _as_run(outcome, process, state, key, start, batch, until)
+    return _run(process, state, steps, key, start, batch, watch, on_chunk, options, resume)
 
 
 def ensemble(
@@ -323,19 +312,7 @@ def ensemble(
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
     if options.shard:
         states, key = _spread(states), _spread(key)
-    outcome = run_loop(
-        process,
-        states,
-        steps,
-        key,
-        start,
-        batch=batch,
-        watch=watch,
-        on_chunk=on_chunk,
-        options=options,
-        resume=resume,
-    )
-    return _as_run(outcome, process, states, key, start, batch, until)
+    return _run(process, states, steps, key, start, batch, watch, on_chunk, options, resume)
 
 
 def fork(
@@ -406,8 +383,7 @@ def fork(
     steps = end - at if steps is None else check_steps(steps)
     if not hasattr(process.step, "beside"):
         watch = Watch(record, every, run.until, {} if folds is None else folds)
-        outcome = run_loop(process, changed, steps, key, number(at), batch=batch, watch=watch, options=options)
-        return _as_run(outcome, process, changed, key, number(at), batch, run.until)
+        return _run(process, changed, steps, key, number(at), batch, watch, options=options)
 
     # A clamp holds its part at the values of the original run, so the two worlds step side by side.
     both = eqx.tree_at(lambda p: p.step, process, process.step.beside(original.step))
@@ -450,6 +426,23 @@ def stack(items: Iterable[Any]) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------
+
+
+def _run(process, state, steps, key, start, batch, watch, on_chunk=None, options=None, resume=None) -> Run:
+    """The loop, and its outcome as a run: the end of `simulate`, `ensemble` and of a plain `fork`."""
+    outcome = run_loop(
+        process,
+        state,
+        steps,
+        key,
+        start,
+        batch=batch,
+        watch=watch,
+        on_chunk=on_chunk,
+        options=options,
+        resume=resume,
+    )
+    return _as_run(outcome, process, state, key, start, batch, watch.until)
 
 
 def _as_run(outcome: Outcome, process: Process, state: Any, key: Any, start: Any, batch: Batch, until: Any) -> Run:
@@ -577,8 +570,11 @@ def _first_step(static: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
     return after
 
 
-def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "state") -> Any:
-    """The state in the dtypes that the step gives it, or a sentence about what does not fit."""
+def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "state", real: bool = False) -> Any:
+    """The state in the dtypes that the step gives it, or a sentence about what does not fit.
+
+    `real` refuses complex numbers, where tangents are carried.
+    """
     try:
         state = as_arrays(state)
     except (TypeError, ValueError):
@@ -586,6 +582,8 @@ def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "st
     if not jax.tree.leaves(state):
         raise ValueError(f"{name} must hold at least one number, got {shown(state)}")
     check_finite(state, name)
+    if real:
+        check_real(state, name)
     member, one, key = _one_member(process, state, key, batch)
     for _ in range(2):  # a second look, since the types of one leaf may depend on another's
         after = _traced_step(member, one, key)[1]

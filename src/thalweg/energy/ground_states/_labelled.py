@@ -60,9 +60,10 @@ def labelled(result: Any) -> Any:
     steps = {"step": ("step", np.arange(1, 1 + len(next(iter(result.history.values())))))} if result.history else {}
     whole = xarray.merge(
         [xarray.Dataset(found, steps), blocks, _with_exact(radial_densities(samples, trap.particles), trap)],
-        combine_attrs="drop",
+        combine_attrs="override",
     )
-    return whole.assign_attrs(attributes)
+    whole.attrs = attributes
+    return whole
 
 
 def _with_exact(densities: Any, trap: Any) -> Any:

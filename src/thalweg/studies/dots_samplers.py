@@ -83,7 +83,7 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
 
 
 def _memory(state: Any, trap: Any, method: str, walkers: int, exact: Any) -> dict[str, Any]:
-    """Autocorrelation times of the distance and of the size of the cloud, in moves, at the width that sampling chose."""
+    """Autocorrelation times of the distance and of the size of the cloud, at the width that sampling chose."""
     import equinox as eqx
     import jax.numpy as jnp
 

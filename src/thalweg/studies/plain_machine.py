@@ -90,8 +90,8 @@ def run(size: str = "quick", *, omega: float = 1.0) -> Outcome:
         figures={
             "width": Picture(
                 _draw_width(widths, units, exact, omega),
-                "Left: the energy of two free electrons over the width of the Gaussian; 1 is not the best width. "
-                "Right: the best energy with repulsion over the number of hidden units, with the width fixed and trained.",
+                "Left: the energy of two free electrons over the width of the Gaussian; 1 is not best. "
+                "Right: the best energy with repulsion over the number of hidden units, the width fixed and trained.",
             ),
             "rates": Picture(
                 _draw_rates(rates),

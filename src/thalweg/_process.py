@@ -164,6 +164,7 @@ class Run(eqx.Module):
     stored: dict[int, Any]
     until: Callable[[Any], Any] | None
     batch: Batch
+    details: dict[str, Any] = eqx.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -174,7 +175,9 @@ class Run(eqx.Module):
     def message(self) -> str:
         """The worst status in words."""
         last = int(np.max(np.asarray(self.start) + np.asarray(self.steps)))
-        return Status(int(np.max(np.asarray(self.status)))).sentence(step=last)
+        return Status(int(np.max(np.asarray(self.status)))).sentence(
+            **{"step": last, "quantity": "the state"} | self.details
+        )
 
 
 def simulate(
@@ -190,7 +193,7 @@ def simulate(
     start: int = 0,
     every: int = 1,
     until: Callable[[Any], Any] | None = None,
-    resume: Checkpoint | None = None,
+    resume: Checkpoint | bool | None = None,
 ) -> Run:
     """Run a process.
 
@@ -209,10 +212,12 @@ def simulate(
     - `start`: the number of the first step. A run from step `i` with the same key continues one
       that ended there, to the same bits.
     - `until`: a predicate of the state; the run is frozen from where it holds.
-    - `resume`: a `Checkpoint` of the same run, to go on from.
+    - `resume`: `True`: go on from the newest checkpoint in the folder `Options(checkpoint=...)`, or begin where
+      there is none; or a `Checkpoint` of the same run.
 
-    **Returns** a `Run`. Ctrl-C ends a run early with status `INTERRUPTED` and what was done so far; a
-    state that is not finite ends it with `NOT_FINITE`.
+    **Returns** a `Run`. Ctrl-C ends a run early with status `INTERRUPTED` and what was done so far. A state that is
+    not finite ends it with `NOT_FINITE`: the run then holds the last state that was finite, and its message names
+    what was not.
 
     **Raises** `ValueError` or `TypeError` for arguments that cannot be used.
 
@@ -266,7 +271,7 @@ def ensemble(
     on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
     options: Options | None = None,
     every: int = 1,
-    resume: Checkpoint | None = None,
+    resume: Checkpoint | bool | None = None,
 ) -> Run:
     """Run many members of a process side by side. Member `m` equals `simulate` with its key, bit for bit.
 
@@ -468,6 +473,7 @@ def _as_run(outcome: Outcome, process: Process, state: Any, key: Any, start: Any
         stored=outcome.stored,
         until=until,
         batch=batch,
+        details=outcome.details,
     )
 
 
@@ -486,8 +492,14 @@ def _check_how(options: Any, on_chunk: Any, resume: Any, every: Any) -> None:
         raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
     if options is not None and not isinstance(options, Options):
         raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
-    if resume is not None and not isinstance(resume, Checkpoint):
-        raise TypeError(f"resume must be a Checkpoint, as Options(checkpoint=...) is given it, got {shown(resume)}")
+    if resume is False:
+        resume = None
+    if resume is not None and resume is not True and not isinstance(resume, Checkpoint):
+        raise TypeError(
+            f"resume must be True, or a Checkpoint as Options(checkpoint=...) is given it, got {shown(resume)}"
+        )
+    if resume is True and (options is None or options.checkpoint is None or callable(options.checkpoint)):
+        raise ValueError("resume=True needs a folder to go on from: pass options=tw.Options(checkpoint='folder')")
     check_function(on_chunk, "on_chunk", "step, scalars", optional=True)
 
 

@@ -15,7 +15,19 @@ _NAMES = {
     "_saving": ["load", "save"],
     "_sweep": ["sweep"],
 }
-_MODULES = ["energy", "flow", "knowledge", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
+_MODULES = [
+    "energy",
+    "flow",
+    "knowledge",
+    "loggers",
+    "noise",
+    "plot",
+    "processes",
+    "stats",
+    "steering",
+    "studies",
+    "systems",
+]
 
 __getattr__, __dir__, __all__ = lazy("thalweg", _NAMES, _MODULES)
 __all__ += ["__version__"]

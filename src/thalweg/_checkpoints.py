@@ -134,12 +134,12 @@ class Folder:
 
     def _write(self, step: int, tree: Any) -> None:
         header = {"step": step, "identity": self.identity, "settings": self.settings, "time": time.time()}
-        leaves = {f"leaf{number}": _plain(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))}
+        leaves: dict[str, Any] = {f"leaf{number}": _plain(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))}
         name = f"checkpoint-{step:015d}.npz"
         draft = self.path / f".{name}.part"
         try:
             with draft.open("wb") as file:
-                np.savez(file, header=np.frombuffer(json.dumps(header, default=shown).encode(), np.uint8), **leaves)
+                np.savez(file, allow_pickle=False, header=_as_bytes(header), **leaves)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.path / name)
@@ -218,8 +218,8 @@ def _header(file: Path) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise ValueError("its header is no table")
         return header
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise _Torn(f"{file} is torn or no checkpoint ({problem})") from None
+    except ValueError:
+        raise _Torn(f"{file} is torn, or no checkpoint") from None
 
 
 def _filled(file: Path, like: Any) -> Any:
@@ -233,8 +233,8 @@ def _filled(file: Path, like: Any) -> Any:
             continue
         try:
             array = read_array(file, f"leaf{number}")
-        except ValueError as problem:
-            raise _Torn(f"{file} is torn ({problem})") from None
+        except ValueError:
+            raise _Torn(f"{file} is torn") from None
         if array.dtype != plain.dtype or (array.shape != plain.shape and not grows):
             raise ValueError(
                 f"{file} is of another run: it holds {array.dtype} of shape {array.shape} where "
@@ -262,6 +262,10 @@ def _is_key(leaf: Any) -> bool:
 
 def _plain(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _as_bytes(header: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(header, default=shown).encode(), np.uint8)
 
 
 def _sync(folder: Path) -> None:

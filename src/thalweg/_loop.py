@@ -34,6 +34,7 @@ from thalweg._memory import bytes_of, check_memory
 from thalweg._noise import next_draw, open_stream
 from thalweg._progress import BatchMeans, progress
 from thalweg._results import Status
+from thalweg._streams import DiskRecord, check_path, first_rows
 
 
 class Options(eqx.Module):
@@ -52,6 +53,8 @@ class Options(eqx.Module):
       taken in another order, and members equal their own runs only to rounding.
     - `memory`: how many bytes a record may need; by default what the machine has left. A run that would need
       more is refused before it starts.
+    - `record_to`: a path that ends in `.zarr` or `.nc`: the record goes there while the run goes on, readable with
+      xarray, and `run.record` is a Dataset that reads from it.
     """
 
     progress: bool = False
@@ -62,6 +65,7 @@ class Options(eqx.Module):
     store: int | None = None
     vectorise: bool | None = None
     memory: float | None = None
+    record_to: str | os.PathLike | None = None
 
     def __check_init__(self):
         for name in ("chunk", "store"):
@@ -77,6 +81,8 @@ class Options(eqx.Module):
         check_number(self.checkpoint_every, "checkpoint_every", least=0)
         if self.memory is not None:
             check_number(self.memory, "memory", above=0)
+        if self.record_to is not None:
+            check_path(self.record_to)
         check_truth(self.progress, "progress")
         check_truth(self.shard, "shard")
         if self.vectorise is not None:
@@ -100,11 +106,14 @@ class Batch(eqx.Module):
     - `members`: how many; `None` in a single run.
     - `over`: which leaves of the process lead too: `"nothing"`, `"arrays"`, or a selector of leaves.
     - `vectorise`: whether the members step as one array, or one after the other.
+    - `copies`: whether the members are two copies of one, of which the record keeps the first: of `"a run"`, or of
+      `"a member"`, the only one of its ensemble.
     """
 
     members: int | None = eqx.field(static=True, default=None)
     over: str | Callable[[Any], Any] = eqx.field(static=True, default="nothing")
     vectorise: bool = eqx.field(static=True, default=True)
+    copies: str = eqx.field(static=True, default="")
 
     @property
     def lead(self) -> int:
@@ -218,9 +227,8 @@ def run_loop(
     on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
     options: Options | None = None,
     resume: Checkpoint | bool | None = None,
-    lanes: bool = False,
 ) -> Outcome:
-    """`steps` steps of every member from number `start` on; with `lanes` the members are two copies of one."""
+    """`steps` steps of every member from number `start` on."""
     if batch.members is None and watch.of_ensemble:
         raise ValueError(f"a fold over the ensemble needs tw.ensemble, got {list(watch.of_ensemble)} in a single run")
     if batch.vectorise and batch.members in (None, 1):
@@ -236,16 +244,17 @@ def run_loop(
             steps,
             twice(key),
             start,
-            batch=Batch(members=2),
+            batch=Batch(members=2, copies="a run" if batch.members is None else "a member"),
             watch=watch,
             on_chunk=on_chunk,
             options=options,
             resume=resume,
-            lanes=True,
         )
-        details, outcome = outcome.details, outcome._replace(details={})
-        outcome = jax.tree.map(lambda leaf: leaf[: batch.members] if batch.members else leaf[0], outcome)
-        return outcome._replace(details=details)
+        one = jax.tree.map(
+            lambda leaf: leaf[: batch.members] if batch.members else leaf[0],
+            outcome._replace(record=None, details={}),
+        )
+        return one._replace(record=outcome.record, details=outcome.details)
     options = options or Options()
     if is_traced((process, state, key, start)):
         carry = begin(process, state, key, start, batch, watch)
@@ -253,21 +262,28 @@ def run_loop(
         carry, record, finite = advance(process, carry, key, start, steps, batch, watch, rows)
         return _outcome(carry, record if watch.record else None, finite, Status.OK, {}, {}, batch, watch)
 
-    return _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume, lanes)
+    return _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume)
 
 
-def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume, lanes) -> Outcome:
+def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume) -> Outcome:
     """The host's part: chunk after chunk, with whatever looks on from outside."""
     carry = _begin(process, state, key, start, batch, watch)
     ragged = np.ndim(start) > 0
     row = _row(process, carry, key, start, batch, watch)
     length, rows = _chunking(row, steps, watch, options, on_chunk is not None)
-    check_memory(row, steps // watch.every, lanes, options.memory)
+    if options.record_to is None:
+        check_memory(row, steps // watch.every, batch.copies != "", options.memory)
     retime = options.chunk is None and not callable(options.checkpoint) and on_chunk is None
     store = None if ragged else options.store
     stored = {} if ragged else {int(start): state}
-    done, record = 0, Record(batch.lead, lanes)
-    finite, code, details = np.ones(np.shape(carry.members.steps), bool), Status.OK, {}
+    record: Record | DiskRecord = Record(row, batch.lead, batch.copies)
+    if options.record_to is not None:
+        if row is None or ragged:
+            raise ValueError("record_to needs record=, and one start for all members: pass record=..., or drop it")
+        record = DiskRecord(options.record_to, row, batch.lead, batch.copies, int(start), watch.every)
+    done = 0
+    details: dict[str, Any] = {}
+    finite, code = np.ones(np.shape(carry.members.steps), bool), Status.OK
     with contextlib.ExitStack() as stack:
         folder = None
         if options.checkpoint is not None and not callable(options.checkpoint):
@@ -275,10 +291,11 @@ def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, r
         if folder is not None and resume is not True:
             folder.refuse_old()
         elif folder is not None:
-            found = folder.newest((carry, growing(record.empty(row))))
+            found = folder.newest((carry, growing(record.empty())))
             resume = None if found is None else Checkpoint(found[0], *found[1])
         if resume:
-            done, carry, record = int(resume.step), resume.carry, Record(batch.lead, lanes, resume.record)
+            done, carry = int(resume.step), resume.carry
+        record.begin(done // watch.every, resume.record if resume else None)
         tell = stack.enter_context(progress(options.progress, steps, begun=done))
         stop = stack.enter_context(stopping(term=folder is not None))
         so_far = BatchMeans()
@@ -314,7 +331,7 @@ def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, r
             code = Status.INTERRUPTED
         if folder is not None and np.any(finite):
             folder.keep(done, (carry, record.value))
-    return _outcome(carry, record.value, finite, code, stored, details, batch, watch)
+    return _outcome(carry, record.result(), finite, code, stored, details, batch, watch)
 
 
 def _last_good(process, carry, key, first, count, batch, watch, rows) -> tuple[Carry, int, dict[str, Any]]:
@@ -479,29 +496,38 @@ def as_arrays(tree: Any) -> Any:
 
 
 class Record:
-    """Collects the records of the chunks on the host; of two equal lanes it keeps one."""
+    """Collects the records of the chunks on the host."""
 
-    def __init__(self, axis: int, lanes: bool, value: Any = None):
-        self.axis, self.members = axis, slice(0, 1) if lanes else slice(None)
+    def __init__(self, row: Any, axis: int, copies: str):
+        self.row, self.axis, self.copies = row, axis, copies
+        self.parts: list[Any] = []
+
+    def begin(self, rows: int, value: Any) -> None:
+        """Go on from what was recorded before."""
         self.parts = [] if value is None else [value]
 
     def add(self, buffer: Any, rows: int) -> Any:
-        cut = (self.members, slice(0, rows)) if self.axis else (slice(0, rows),)
-        part = jax.tree.map(lambda leaf: np.asarray(leaf)[cut], buffer)
+        """Keep the rows of one chunk; they are given back, for whoever looks at them."""
+        part = first_rows(buffer, rows, self.axis, self.copies)
         self.parts.append(part)
         return part
 
-    def empty(self, row: Any) -> Any:
-        """A record without rows, from the shapes of one row."""
-        return jax.tree.map(
-            lambda leaf: np.empty((*leaf.shape[: self.axis], 0, *leaf.shape[self.axis + 1 :]), leaf.dtype), row
-        )
-
     @property
     def value(self) -> Any:
+        """All rows so far."""
         if len(self.parts) > 1:
             self.parts = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=self.axis), *self.parts)]
         return self.parts[0] if self.parts else None
+
+    def empty(self) -> Any:
+        """A record without rows."""
+        return first_rows(
+            jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.row), 0, self.axis, self.copies
+        )
+
+    def result(self) -> Any:
+        """What a user gets: of copies of a single run without the axis of members."""
+        return jax.tree.map(lambda leaf: leaf[0], self.value) if self.copies == "a run" else self.value
 
 
 def _outcome(carry, record, finite, code, stored, details, batch, watch) -> Outcome:

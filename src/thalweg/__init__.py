@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 # Public names by the module that defines them. They load on first use, so that
 # `import thalweg` stays light; subpackages load the same way.
 _NAMES = {
+    "_across": ["connect"],
     "_clamp": ["clamp"],
     "_node": ["node"],
     "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],

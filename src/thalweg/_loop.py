@@ -157,13 +157,18 @@ def _check_every(every: Any) -> int:
 
 
 class Watch(eqx.Module):
-    """What is kept of a run, and when it freezes."""
+    """What is kept of a run, and when it freezes.
+
+    - `to_the_end`: whether the steps are made also after all members have frozen, so that records of several runs
+      have equal lengths.
+    """
 
     record: Callable[[Any, Any, Any], Any] | None = None
     # Converted, so that it is refused before Equinox looks at what is static.
     every: int = eqx.field(static=True, default=1, converter=_check_every)
     until: Callable[[Any], Any] | None = None
     folds: dict[str, Any] = eqx.field(default_factory=dict)
+    to_the_end: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         check_function(self.record, "record", "state, w, next_state", optional=True)
@@ -300,7 +305,7 @@ def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, r
         stop = stack.enter_context(stopping(term=folder is not None))
         so_far = BatchMeans()
         try:
-            while done < steps and np.any(finite) and not np.all(carry.members.arrived):
+            while done < steps and np.any(finite) and (watch.to_the_end or not np.all(carry.members.arrived)):
                 began, before = time.perf_counter(), carry
                 count = min(length, steps - done) if store is None else min(length, steps - done, store - done % store)
                 first = number(np.asarray(start) + done)

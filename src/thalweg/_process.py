@@ -1,5 +1,6 @@
 """The one object, a process `s' = step(s, w)`, and what runs it: `simulate`, `ensemble`, `fork`."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._across import folder_of, parts_of, run_parts
 from thalweg._edge import (
     check_arrays,
     check_choice,
@@ -323,23 +325,47 @@ def ensemble(
 
     options = options or Options()
     batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays")
-    watch = Watch(record, every, until, {} if folds is None else folds)
+    folder = None if callable(options.checkpoint) else options.checkpoint
+    parts = parts_of(members, folder, options.shard)
+    watch = Watch(
+        record, every, until, {} if folds is None else folds, to_the_end=len(parts) > 1 and record is not None
+    )
     states = settle(process, states, key, batch, "states")
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
-    if options.shard:
-        states, key = _spread(states), _spread(key)
-    outcome = run_loop(
-        process,
-        states,
-        steps,
-        key,
-        start,
-        batch=batch,
-        watch=watch,
-        on_chunk=on_chunk,
-        options=options,
-        resume=resume,
-    )
+
+    def run_part(part):
+        """The members from one number to another; all of them where there is one process."""
+        mine = slice(*part)
+        own, own_states, own_key, own_start = process, states, key, start
+        own_batch, own_options = batch, options
+        if len(parts) > 1:
+            own, own_states, own_key = batch.take(process, mine), jax.tree.map(lambda x: x[mine], states), key[mine]
+            own_start = start[mine] if start.ndim else start
+            own_batch = Batch(part[1] - part[0], batch.over, batch.vectorise)
+            own_options = dataclasses.replace(options, checkpoint=folder_of(folder, part))
+        if options.shard:
+            own_states, own_key = _spread(own_states), _spread(own_key)
+        return run_loop(
+            own,
+            own_states,
+            steps,
+            own_key,
+            own_start,
+            batch=own_batch,
+            watch=watch,
+            on_chunk=on_chunk,
+            options=own_options,
+            resume=resume,
+        )
+
+    if len(parts) == 1:
+        return _as_run(run_part(parts[0]), process, states, key, start, batch, until)
+    if watch.of_ensemble or options.record_to is not None or callable(options.checkpoint):
+        raise ValueError(
+            "an ensemble on several processes has no folds over the ensemble, no record_to, and a folder for its "
+            "checkpoints: drop these, or run it on one process"
+        )
+    outcome = run_parts(lambda part: run_part(part)._replace(details={}, stored={}), parts, folder)
     return _as_run(outcome, process, states, key, start, batch, until)
 
 
@@ -642,6 +668,8 @@ def _like(new: Any, old: Any) -> Any:
 
 
 def _spread(tree: Any) -> Any:
-    """Arrays that lead with the members, spread over all devices."""
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("members",))
+    """Arrays that lead with the members, spread over the devices of this process."""
+    devices, members = jax.local_devices(), len(jax.tree.leaves(tree)[0])
+    count = max(count for count in range(1, len(devices) + 1) if members % count == 0)
+    mesh = jax.sharding.Mesh(np.asarray(devices[:count]), ("members",))
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members")))

@@ -18,6 +18,7 @@ import xarray
 
 import thalweg as tw
 from thalweg import loggers, noise
+from thalweg._items import each_of
 from thalweg._progress import progress
 
 WALK = tw.Process(lambda x, w: x + 2.0 * w - 1.0, noise.Choice(2))
@@ -368,3 +369,58 @@ def test_keys_in_a_state_come_back(tmp_path):
     tw.simulate(draws, start, 20, key=1, options=options)
     again = tw.simulate(draws, start, 40, key=1, options=options, resume=True)
     assert again.state["x"] == tw.simulate(draws, start, 40, key=1).state["x"]
+
+
+def squares(folder=None, *, resume=False, stop_at=None, shift=0, count=6, **options):
+    """A job of pieces that is stopped by hand in the middle of one."""
+    calls = []
+
+    def one(number):
+        if number == stop_at:
+            raise KeyboardInterrupt
+        calls.append(number)
+        return {"square": np.array(number**2 + shift), "row": np.arange(number)}
+
+    options = tw.Options(checkpoint=folder, checkpoint_every=0, **options)
+    found, status = each_of(count, one, "pieces", options, identity={"shift": shift}, resume=resume)
+    return [int(answer["square"]) for answer in found], [len(answer["row"]) for answer in found], status, calls
+
+
+def test_a_job_of_pieces_goes_on_where_it_was_stopped(tmp_path):
+    found, _, status, _ = squares(tmp_path, stop_at=4)
+    assert found == [0, 1, 4, 9] and status == tw.Status.INTERRUPTED
+    found, rows, status, calls = squares(tmp_path, resume=True)
+    assert found == [0, 1, 4, 9, 16, 25] and rows == list(range(6)) and status == tw.Status.OK and calls == [4, 5]
+    with pytest.raises(ValueError, match=r"another shift \(0, not 1\)"):
+        squares(tmp_path, resume=True, shift=1)
+    with pytest.raises(ValueError, match="resume=True needs a folder"):
+        squares(resume=True)
+
+
+def test_splitting_and_sweeps_go_on_to_equal_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("thalweg._progress.QUIET", 0.0)
+    ask = lambda repeats, **how: tw.flow.splitting(  # noqa: E731
+        WALK, 0.0, lambda x: x, 10.0, 10, key=0, paths=200, kill=20, repeats=repeats, **how
+    )
+    options = tw.Options(checkpoint=tmp_path / "splitting", progress=True)
+    ask(3, options=options)
+    again = ask(5, options=options, resume=True)
+    assert np.array_equal(again.details["repeats"], ask(5).details["repeats"]) and again.ok
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("repeats 1 of 3") and "repeats 4 of 5" in told[3] and "P = " in told[-1]
+    with pytest.raises(ValueError, match="another score"):
+        tw.flow.splitting(WALK, 0.0, lambda x: 2 * x, 10.0, 10, key=0, paths=200, kill=20, options=options, resume=True)
+
+    asked = []
+
+    def f(a, b):
+        asked.append((a, b))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return tw.Estimate(a + b, 0.1)
+
+    how = {"a": [1, 2, 3], "b": [10, 20], "options": tw.Options(checkpoint=tmp_path / "sweep")}
+    with pytest.raises(KeyboardInterrupt, match="stopped after 3 of 6 settings"):
+        tw.sweep(f, **how)
+    table = tw.sweep(f, **how, resume=True)
+    assert table.value.values.tolist() == [[11, 21], [12, 22], [13, 23]] and len(asked) == 7

@@ -61,6 +61,22 @@ def run_parts(run_part: Callable[[tuple[int, int]], Any], parts: list[tuple[int,
     return jax.tree.map(_joined, *(everyones[part] for part in parts))
 
 
+def exchange_items(mine: dict[int, dict[str, Any]], count: int, folder: Any) -> list[dict[str, Any]]:
+    """The answers of all processes to the pieces of one job, in order; the first missing one ends the list."""
+    from jax.experimental import multihost_utils
+
+    packed = np.frombuffer(
+        _savez({f"{n}/{name}": a for n, named in mine.items() for name, a in named.items()}), np.uint8
+    )
+    found: dict[int, dict[str, Any]] = {}
+    for content in _everybodys(packed, folder, multihost_utils):
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            for key in arrays:
+                number, name = key.split("/", 1)
+                found.setdefault(int(number), {})[name] = arrays[key]
+    return [found[n] for n in itertools.takewhile(found.__contains__, range(count))]
+
+
 def _joined(*leaves: Any) -> Any:
     if hasattr(leaves[0], "dtype") and jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
         return jnp.concatenate(leaves)
@@ -78,29 +94,33 @@ def _exchange(
         raise ValueError(f"{folder} holds {len(parts)} parts: go on from it with at most as many processes")
     like = next(iter(mine.values()))
     leaves, structure = jax.tree.flatten(like)
-    packed = np.frombuffer(_pack(mine), np.uint8)
-    _await_all(folder)
-    sizes = multihost_utils.process_allgather(np.array(packed.size))
-    padded = np.zeros(int(np.max(sizes)), np.uint8)
-    padded[: packed.size] = packed
-    everyones = multihost_utils.process_allgather(padded)
-    found = {}
-    for size, content in zip(np.ravel(sizes), everyones, strict=True):
-        with np.load(io.BytesIO(content[: int(size)].tobytes()), allow_pickle=False) as arrays:
-            for part in parts:
-                if f"{part[0]}-0" in arrays:
-                    theirs = [_unpacked(arrays[f"{part[0]}-{n}"], leaf) for n, leaf in enumerate(leaves)]
-                    found[part] = jax.tree.unflatten(structure, theirs)
-    return found
-
-
-def _pack(mine: dict[tuple[int, int], Any]) -> bytes:
-    file = io.BytesIO()
     arrays = {
         f"{part[0]}-{n}": np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for part, outcome in mine.items()
         for n, leaf in enumerate(jax.tree.leaves(outcome))
     }
+    found = {}
+    for content in _everybodys(np.frombuffer(_savez(arrays), np.uint8), folder, multihost_utils):
+        with np.load(io.BytesIO(content), allow_pickle=False) as theirs:
+            for part in parts:
+                if f"{part[0]}-0" in theirs:
+                    unpacked = [_unpacked(theirs[f"{part[0]}-{n}"], leaf) for n, leaf in enumerate(leaves)]
+                    found[part] = jax.tree.unflatten(structure, unpacked)
+    return found
+
+
+def _everybodys(packed: np.ndarray, folder: Any, multihost_utils: Any) -> list[bytes]:
+    """The bytes of every process. They may differ in number, so the longest sets the size."""
+    _await_all(folder)
+    sizes = np.ravel(multihost_utils.process_allgather(np.array(packed.size)))
+    padded = np.zeros(int(np.max(sizes)), np.uint8)
+    padded[: packed.size] = packed
+    everyones = multihost_utils.process_allgather(padded)
+    return [content[: int(size)].tobytes() for size, content in zip(sizes, everyones, strict=True)]
+
+
+def _savez(arrays: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 

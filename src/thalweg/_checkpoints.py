@@ -8,7 +8,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,32 @@ class Folder:
             )
         self.written = time.monotonic()
 
+    def keep_items(self, answers: list[dict[str, np.ndarray]]) -> None:
+        """Write the answers so far of a job of many pieces, all with the same names."""
+        self.settings = self.settings | {"names": sorted(answers[0])}
+        self.keep(len(answers), [[answer[name] for name in sorted(answer)] for answer in answers])
+
+    def newest_items(self) -> list[dict[str, np.ndarray]]:
+        """The answers in the newest whole checkpoint, none where there is none."""
+
+        def read(file: Path, header: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+            names = header["settings"]["names"]
+            leaves = iter(range(header["step"] * len(names)))
+            return [{name: _leaf(file, header, next(leaves)) for name in names} for _ in range(header["step"])]
+
+        found = self._newest(read)
+        return [] if found is None else found[1]
+
     def _write(self, step: int, tree: Any) -> None:
-        header = {"step": step, "identity": self.identity, "settings": self.settings, "time": time.time()}
-        leaves: dict[str, Any] = {f"leaf{number}": _plain(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))}
+        header: dict[str, Any] = {
+            "step": step,
+            "identity": self.identity,
+            "settings": self.settings,
+            "time": time.time(),
+        }
+        plain = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
+        leaves: dict[str, Any] = {f"leaf{number}": leaf for number, leaf in enumerate(plain)}
+        header["empty"] = {str(n): [str(leaf.dtype), leaf.shape] for n, leaf in enumerate(plain) if leaf.size == 0}
         name = f"checkpoint-{step:015d}.npz"
         draft = self.path / f".{name}.part"
         try:
@@ -156,22 +179,21 @@ class Folder:
 
         **Raises** `ValueError` for a checkpoint of another run or another version, and where all files are torn.
         """
+        return self._newest(lambda file, header: _filled(file, header, like))
+
+    def _newest(self, read: Callable[[Path, dict[str, Any]], Any]) -> tuple[int, Any] | None:
         torn = ""
         for step in reversed(self.steps()):
             file = self.path / f"checkpoint-{step:015d}.npz"
             try:
                 header = _header(file)
-            except ValueError as problem:
-                torn = torn or str(problem)
-                continue
-            self._check(file, header)
-            try:
-                tree = _filled(file, like)
+                self._check(file, header)
+                tree = read(file, header)
             except _Torn as problem:
                 torn = torn or str(problem)
                 continue
             if torn:
-                warnings.warn(f"{torn}; going on from step {step} in its place", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"{torn}; going on from step {step} in its place", RuntimeWarning, stacklevel=4)
             return step, tree
         if torn:
             raise ValueError(f"{torn}, and no whole checkpoint is left in {self.path}: start anew in another folder")
@@ -190,6 +212,8 @@ class Folder:
 
 _WORDS = {
     "process": "another process: its step or its settings differ",
+    "score": "another score",
+    "function": "another function",
     "watch": "a run that records or folds something else",
     "state": "a run from another start",
     "key": "a run with another key",
@@ -222,19 +246,23 @@ def _header(file: Path) -> dict[str, Any]:
         raise _Torn(f"{file} is torn, or no checkpoint") from None
 
 
-def _filled(file: Path, like: Any) -> Any:
+def _leaf(file: Path, header: dict[str, Any], number: int) -> np.ndarray:
+    if str(number) in header["empty"]:
+        dtype, shape = header["empty"][str(number)]
+        return np.zeros(shape, dtype)
+    try:
+        return read_array(file, f"leaf{number}")
+    except ValueError:
+        raise _Torn(f"{file} is torn") from None
+
+
+def _filled(file: Path, header: dict[str, Any], like: Any) -> Any:
     """The leaves of a file in the structure, the shapes and the types of `like`."""
     wanted, structure = jax.tree.flatten(like)
     found = []
     for number, leaf in enumerate(wanted):
         plain, grows = _plain(leaf), isinstance(leaf, Growing)
-        if plain.size == 0 and not grows:
-            found.append(leaf)
-            continue
-        try:
-            array = read_array(file, f"leaf{number}")
-        except ValueError:
-            raise _Torn(f"{file} is torn") from None
+        array = _leaf(file, header, number)
         if array.dtype != plain.dtype or (array.shape != plain.shape and not grows):
             raise ValueError(
                 f"{file} is of another run: it holds {array.dtype} of shape {array.shape} where "

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._across import folder_of, parts_of, run_parts
+from thalweg._checkpoints import digest
 from thalweg._edge import (
     check_arrays,
     check_choice,
@@ -602,6 +603,12 @@ def _traced_step(process: Process, state: Any, key: Any) -> tuple[Any, Any]:
     rest = tuple(leaf if array is None else None for leaf, array in zip(leaves, arrays, strict=True))
     traced = _first_step.trace((structure, rest), arrays)
     return traced.jaxpr.jaxpr, traced.out_info
+
+
+def what_it_is(process: Process, state: Any, key: Any) -> dict[str, str]:
+    """What tells a process, a start and a key from others, for a checkpoint: equal in every Python process."""
+    jaxpr, _ = _traced_step(process, state, key)
+    return {"process": digest(str(jaxpr), process), "state": digest(state), "key": digest(key)}
 
 
 @functools.partial(jax.jit, static_argnums=0)

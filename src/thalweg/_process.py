@@ -182,6 +182,50 @@ class Run(eqx.Module):
             **{"step": last, "quantity": "the state"} | self.details
         )
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the run was made, for a file that holds it."""
+        settings = {
+            jax.tree_util.keystr(path).lstrip("."): np.asarray(leaf).tolist()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.process)
+            if np.size(leaf) == 1 and hasattr(leaf, "dtype")
+        }
+        return {
+            "process": outline(self.process),
+            "settings": settings,
+            "key": np.asarray(jax.random.key_data(self.key)).tolist() if np.ndim(self.key) == 0 else "one a member",
+            "start": np.asarray(self.start).tolist(),
+            "steps": int(np.max(np.asarray(self.steps))),
+            "status": self.message,
+        }
+
+    def to_xarray(self) -> Any:
+        """The record (dimension `step`, led by `member`) and the last state (`state...`) as a labelled Dataset.
+
+        >>> import thalweg as tw
+        >>> walk = tw.Process(lambda x, w: x + 2.0 * w - 1.0, tw.noise.Choice(2))
+        >>> run = tw.simulate(walk, 0.0, 30, key=0, record=lambda x, w, y: {"place": y})
+        >>> run.to_xarray().place.dims
+        ('step',)
+        """
+        import xarray
+
+        lead = ("member",) * self.batch.lead
+        found: dict[str, Any] = {}
+        for first, tree, dims in (("", self.record, (*lead, "step")), ("state", self.state, lead)):
+            if isinstance(tree, xarray.Dataset):  # it is on disk already
+                found |= {str(name): array for name, array in tree.load().items()}
+                continue
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                name = (
+                    "_".join(filter(None, [first, jax.tree_util.keystr(path, simple=True, separator="_")])) or "record"
+                )
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                    leaf = jax.random.key_data(leaf)
+                rest = tuple(f"{name}_axis{axis}" for axis in range(np.ndim(leaf) - len(dims)))
+                found[name] = ((*dims, *rest), np.asarray(leaf))
+        return xarray.Dataset(found, attrs={"status": self.message})
+
 
 def simulate(
     process: Process,

@@ -576,6 +576,13 @@ def rare() -> dict[str, Asked]:
             {"process": walk, "fixed_point": 0.0},
             {"process": PROCESS, "fixed_point": STATE, "tol": positive},
         ),
+        "stability of factors": Asked(
+            flow.mean_square_stability,
+            {"learning_rate": 0.1, "factors": np.eye(3)},
+            {"factors": matrices, "batch_size": [*whole(1), None], "order": [*CHOICE, "shuffle", None]}
+            | {"momentum": [*NOT_A_NUMBER, 1, -0.1, 2.0], "learning_rate": [*NOT_A_NUMBER, -0.1]}
+            | {"preconditioner": [*arrays, -np.ones(3), np.zeros(3), np.ones(2)]},
+        ),
         "stable rate of a loss": Asked(
             flow.largest_stable_learning_rate,
             learn,

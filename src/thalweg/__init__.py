@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "_across": ["connect"],
     "_clamp": ["clamp"],
+    "_fisher": ["Fisher"],
     "_node": ["node"],
     "_process": ["Checkpoint", "Fold", "Options", "Process", "Run", "ensemble", "fork", "simulate", "stack"],
     "_response": ["Carried", "Response", "response"],

@@ -44,6 +44,7 @@ class Status(enum.IntEnum):
     MODEL_DIFFERS = 17
     POOR_SCORE = 18
     PATHS_DISAGREE = 19
+    FEW_LEARNED = 30
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -80,6 +81,7 @@ _SENTENCES = {
     Status.PATHS_DISAGREE: (
         "two ways to one number disagree ({why}): a mode is missed; allow more steps, or start from another base"
     ),
+    Status.FEW_LEARNED: "{failed} of {runs} runs did not learn: they are left out of the mean",
 }
 
 

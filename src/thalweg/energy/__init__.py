@@ -12,5 +12,16 @@ _NAMES = {
     "boltzmann._fit": ["Fit", "fit"],
     "boltzmann._sampling": ["sampler", "transition_matrix"],
     "boltzmann._training": ["Training", "training"],
+    "ground_states._ground_state": ["GroundState", "ground_state"],
+    "ground_states._jastrow": ["PadeJastrow"],
+    "ground_states._local_energy": ["LocalEnergy", "local_energy"],
+    "ground_states._measure": ["Measurement", "measure"],
+    "ground_states._monte_carlo": ["variational_monte_carlo"],
+    "ground_states._rbm_state": ["RBMState", "Symmetrised"],
+    "ground_states._reconfiguration": ["stochastic_reconfiguration"],
+    "ground_states._slater": ["SlaterDeterminants"],
+    "ground_states._trap": ["HarmonicTrap"],
+    "ground_states._two_electrons": ["TwoElectrons", "two_electrons"],
+    "ground_states._wavefunction": ["GaussianState", "Product", "Wavefunction"],
 }
 __getattr__, __dir__, __all__ = lazy("thalweg.energy", _NAMES)

@@ -2,6 +2,16 @@
 
 from thalweg._lazy import lazy
 
-_NAMES: dict[str, list[str]] = {}
+_NAMES: dict[str, list[str]] = {
+    "_attribution": ["Attribution", "attribution"],
+    "_forks": ["Forks", "fork_data", "forks"],
+    "_influence": ["influence", "small_fork"],
+    "_by_datum": ["Layer"],
+    "_localization": ["Localization"],
+    "_localize": ["localize"],
+    "_permutation": ["DatumPermutation", "datum_permutation_test"],
+    "_tallied": ["Tallied"],
+    "_tally": ["Tally"],
+}
 
 __getattr__, __dir__, __all__ = lazy("thalweg.knowledge", _NAMES)

@@ -125,16 +125,22 @@ class _Descent(eqx.Module):
         after = self.updated(state, gradient)
         if self.weights is None:
             return after
-        skip = jnp.sum(self.weights[w]) == 0
+        skip = self.skips(w)
         return jax.tree.map(lambda a, b: jnp.where(skip, a, b), state, after)
+
+    def skips(self, w: Any) -> Any:
+        """Whether a batch has total weight 0, so that its whole step is left out."""
+        return jnp.asarray(False) if self.weights is None else jnp.sum(self.weights[w]) == 0
+
+    def rule(self, gradient: Any, memory: Any, params: Any) -> tuple[Any, Any]:
+        """The update that a gradient leads to, and the optimizer's new memory."""
+        if self.optimizer is None:
+            return jax.tree.map(lambda g: -self.learning_rate * g, gradient), memory
+        return self.optimizer.update(gradient, memory, params)
 
     def updated(self, state: Learner, gradient: Any) -> Learner:
         """The state after the optimizer has seen a gradient."""
-        if self.optimizer is None:
-            memory = state.opt_state
-            update = jax.tree.map(lambda g: -self.learning_rate * g, gradient)
-        else:
-            update, memory = self.optimizer.update(gradient, state.opt_state, state.params)
+        update, memory = self.rule(gradient, state.opt_state, state.params)
         update = node(update, "update")
         return Learner(jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, update), memory)
 

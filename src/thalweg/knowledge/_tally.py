@@ -1,0 +1,462 @@
+"""`Tally`: how far each group of data moved each parameter, counted while a process runs."""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
+from thalweg._process import Process, check_process
+from thalweg._select import select
+from thalweg.knowledge._attribution import Split, combined, small, split_of
+from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
+
+jax.tree_util.register_dataclass(
+    Tallied,
+    data_fields=["absolute", "signed", "counts", "steps", "conservation", "cancellation"],
+    meta_fields=["resolution", "units"],
+)
+
+
+class Tallying(NamedTuple):
+    """What a tally carries from step to step."""
+
+    kept: dict[str, Any]
+    shares: tuple[Any, ...]  # the groups' parts of the optimizer's momenta, as they were at the last tallied step
+    falls: tuple[Any, ...]  # how the momenta have faded since
+    counts: Any
+    seen: Any
+    tallied: Any
+    conservation: Any
+    cancellation: Any
+
+
+class Tally(eqx.Module):
+    """How far each group of data moved each parameter: a fold of a run of a learner.
+
+    A step's change of the parameters is a sum over groups, `change = sum_g part_g`, exactly: through momentum (each
+    group has its own), through Adam (all share the second moments), and through clipping (all share the factor). A
+    tally sums `|part_g|` and `part_g` over the steps. It is counted, not estimated, and has no error bar.
+
+    **Arguments**
+
+    - `groups`: the group of each datum, (n,) whole numbers 0..G-1; -1 for none. Every group must have a datum.
+      `np.arange(n)` makes every datum a group of its own.
+    - `process`: the learner that is run (`tw.processes.sgd`). Without it the whole step goes to its one datum.
+    - `kinds`: `"absolute"`, `"signed"`, or both.
+    - `where`: a selector of parameters, such as `lambda p: p["W1"]`; by default all.
+    - `window`: which steps are tallied, counted from the start of the run: `(first, end)`, truth values one a step, or
+      a function of `(state, w)`. What is learned outside it counts as other.
+    - `every`: tally the last of every so many steps. Gradients of the steps between count as other.
+    - `per`: `"parameter"`; `"unit"` sums over the inputs (all axes but the last) as the run goes, `"module"` over each
+      array.
+    - `most_bytes`: the memory that the tally may take (4 GB); `memory(state)` tells it beforehand.
+
+    **Returns** a fold: `init`, `update`, `result`; the result is a `Tallied`.
+
+    Do not read it as what a datum *would* change if it were left out: that is a fork. With batch norm, or any loss that
+    couples the data of a batch, the parts still sum, but are not one datum's. Absolute tallies depend on the size
+    of the batch, since |sum| is not the sum of | |.
+
+    >>> import jax.numpy as jnp, numpy as np, thalweg as tw
+    >>> x, y = jnp.array([[1.0, 2.0], [3.0, -1.0]]), jnp.array([1.0, 0.0])
+    >>> loss = lambda p, d: (p @ d[0] - d[1]) ** 2 / 2
+    >>> learner = tw.processes.sgd(loss, (x, y), 0.1, batch_size=2, order="subset")  # both data, every step
+    >>> tally = tw.knowledge.Tally(np.array([0, 1]), learner)
+    >>> run = tw.simulate(learner, learner.init(jnp.zeros(2)), 3, key=0, folds={"tally": tally})
+    >>> run.folds["tally"].signed.round(6)[:2]
+    Array([[ 0.11575 ,  0.2315  ],
+           [-0.016875,  0.005625]], dtype=float64)
+    """
+
+    groups: Any
+    process: Any
+    window: Any
+    where: Any = eqx.field(static=True)
+    kinds: tuple[str, ...] = eqx.field(static=True)
+    count: int = eqx.field(static=True)
+    every: int = eqx.field(static=True)
+    per: str = eqx.field(static=True)
+    most_bytes: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        groups: Any,
+        process: Process | None = None,
+        kinds: Any = KINDS,
+        where: Any = None,
+        window: Any = None,
+        every: int = 1,
+        per: str = "parameter",
+        most_bytes: float = 4e9,
+    ):
+        groups, self.count = check_groups(groups)
+        self.groups = jnp.asarray(groups)
+        self.kinds = check_kinds(kinds)
+        self.process = process
+        if process is not None:
+            _check_learner(process, len(groups))
+        self.where = where
+        self.window = _check_window(window)
+        if not is_whole(every) or every < 1:
+            raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
+        self.every = int(every)
+        if not isinstance(per, str) or per not in RESOLUTIONS:
+            raise ValueError(f'per must be "parameter", "unit" or "module", got {shown(per)}')
+        self.per = per
+        if isinstance(most_bytes, bool) or not isinstance(most_bytes, int | float) or not most_bytes > 0:
+            raise ValueError(f"most_bytes must be a number of bytes > 0, got {shown(most_bytes)}")
+        self.most_bytes = float(most_bytes)
+
+    def memory(self, state: Any) -> int:
+        """The bytes that this tally will take in a run from `state`."""
+        return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(jax.eval_shape(self._start, state)))
+
+    def init(self, state: Any) -> Tallying:
+        """What is carried at the start. Refuses a tally that would take more than `most_bytes`."""
+        size = self.memory(state)
+        if size > self.most_bytes:
+            raise ValueError(
+                f"this tally would take {size / 1e9:.3g} GB, and most_bytes allows {self.most_bytes / 1e9:.3g} GB: "
+                'tally one of the kinds, fewer groups, a part (where=...), or sums (per="unit"), or allow more'
+            )
+        return self._start(state)
+
+    def update(self, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+        """What is carried on, having seen a step."""
+        passed = carry._replace(seen=carry.seen + 1)
+        if self.process is None:
+            follow, after = _whole_step, lambda *_: passed
+        else:
+            follow, after = _split_step, _passed_step
+        if self.every == 1 and self.window is None:
+            done = follow(self, passed, state, w, next_state)
+        else:
+            done = lax.cond(
+                self._chosen(carry.seen, state, w),
+                lambda: follow(self, passed, state, w, next_state),
+                lambda: after(self, passed, state, next_state),
+            )
+        if self.process is None or self.process.step.weights is None:
+            return done
+        skip = self.process.step.skips(w)
+        return jax.tree.map(lambda a, b: jnp.where(skip, a, b), passed, done)
+
+    def result(self, carry: Tallying) -> Tallied:
+        """The tallies, as the parameters."""
+        return Tallied(
+            carry.kept.get("absolute"),
+            carry.kept.get("signed"),
+            carry.counts,
+            carry.tallied,
+            carry.conservation,
+            carry.cancellation,
+            self.per,
+        )
+
+    def _start(self, state: Any) -> Tallying:
+        params = params_of(state)
+        leaves = jax.tree.leaves(params)
+        parts = self._parts(params)
+        real = jnp.result_type(*leaves)
+        room = lambda: [  # noqa: E731
+            jnp.zeros((self.count + 1, *_reduced_shape(part.shape, self.per)), leaves[part.leaf].dtype)
+            for part in parts
+        ]
+        shares: tuple[Any, ...] = ()
+        falls: tuple[Any, ...] = ()
+        if self.process is not None:
+            split = self._split(params)
+            shares = split.shares(state.opt_state, self.count)
+            if self.every > 1 or self.window is not None:
+                falls = tuple(_identity(leaf, len(slots)) for leaf, slots in zip(leaves, split.memories, strict=True))
+        return Tallying(
+            {kind: self._picked(params, room()) for kind in self.kinds},
+            shares,
+            falls,
+            jnp.zeros(self.count, int),
+            jnp.zeros((), int),
+            jnp.zeros((), int),
+            jnp.zeros((), real),
+            jnp.ones((), real),
+        )
+
+    def _split(self, params: Any) -> Split:
+        optimizer = self.process.step.optimizer
+        if optimizer is None:
+            return Split(((),) * len(jax.tree.leaves(params)), (), "none")
+        return split_of(optimizer, params)
+
+    def _parts(self, params: Any) -> list["Part"]:
+        """Which entries of which arrays are tallied."""
+        leaves = jax.tree.leaves(params)
+        if self.where is None:
+            return [Part(i, None, jnp.shape(leaf)) for i, leaf in enumerate(leaves)]
+        selection = select(self.where, params)
+        sizes = [math.prod(shape) for shape in selection.shapes]
+        parts = []
+        for positions in jax.tree.leaves(selection.picked):
+            numbers = positions.numbers
+            leaf = int(np.searchsorted(selection.offsets, numbers.reshape(-1)[0], side="right")) - 1
+            local = numbers - selection.offsets[leaf]
+            whole = np.array_equal(local.reshape(-1), np.arange(sizes[leaf]))
+            parts.append(Part(leaf, None if whole else local, local.shape))
+        return parts
+
+    def _picked(self, params: Any, parts: list[Any]) -> Any:
+        """The tallied parts in the structure that `where` gives them."""
+        structure = jax.tree.structure(params if self.where is None else select(self.where, params).picked)
+        return jax.tree.unflatten(structure, parts)
+
+    def _chosen(self, seen: Any, state: Any, w: Any) -> Any:
+        chosen = (seen + 1) % self.every == 0
+        if self.window is None:
+            return chosen
+        if callable(self.window):
+            return chosen & one_truth(self.window(state, w), "window")
+        if isinstance(self.window, tuple):
+            return chosen & (seen >= self.window[0]) & (seen < self.window[1])
+        size = self.window.size
+        return chosen & jnp.where(seen < size, self.window[jnp.minimum(seen, size - 1)], False)
+
+
+class Part(NamedTuple):
+    """Entries of one array that are tallied: all, or those of `local` numbers."""
+
+    leaf: int
+    local: Any
+    shape: tuple[int, ...]
+
+    def of(self, leaves: list[Any]) -> Any:
+        array = leaves[self.leaf]
+        return array.reshape(self.shape) if self.local is None else array.reshape(-1)[self.local]
+
+
+def params_of(state: Any) -> Any:
+    """The parameters of a learner's state; of any other process all of it."""
+    return getattr(state, "params", state)
+
+
+def _whole_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+    """The whole step goes to the group of its one datum."""
+    if jnp.ndim(w) or not jnp.issubdtype(jnp.asarray(w).dtype, jnp.integer):
+        raise ValueError(
+            "without process a tally needs one datum a step, whose number is the noise: to split a batch, pass process="
+        )
+    params = params_of(state)
+    change = [b - a for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(params_of(next_state)), strict=True)]
+    group = tally.groups[w]
+    row = jnp.where(group < 0, tally.count, group)
+    kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
+    kept = _added(tally, kept, tally._parts(params), row, change)
+    return carry._replace(
+        kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
+        counts=carry.counts.at[row].add(1, mode="drop"),
+        tallied=carry.tallied + 1,
+    )
+
+
+def _added(tally: Tally, kept: dict[str, list[Any]], parts: list[Part], row: Any, change: list[Any]) -> dict:
+    """The tallies with one group's part of a step added."""
+    out = {}
+    for kind, sums in kept.items():
+        sized = [jnp.abs(leaf) if kind == "absolute" else leaf for leaf in change]
+        out[kind] = [
+            total.at[row].add(summed(part.of(sized), tally.per, 0, -1)) for total, part in zip(sums, parts, strict=True)
+        ]
+    return out
+
+
+def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+    """A step divided among the groups of its batch."""
+    process, params = tally.process, state.params
+    before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
+    split = tally._split(params)
+    gradients, groups = _group_gradients(tally, state, w)
+    update = jax.tree.map(jnp.subtract, next_state.params, params)
+    total = jax.tree.unflatten(jax.tree.structure(params), [jnp.sum(leaf, axis=0) for leaf in gradients])
+    found = split.coefficients(process.step.rule, total, update, state.opt_state, next_state.opt_state, params)
+    parts = tally._parts(params)
+
+    def one(row: Any, carried: tuple) -> tuple:
+        kept, shares, sums, sizes = carried
+        own, new, change = iter(shares), [], []
+        falls = carry.falls or [None] * len(found)
+        for c, g, fall in zip(found, gradients, falls, strict=True):
+            mine = [next(own) for _ in c.rest[1:]]
+            memory = _fallen(fall, [share[row] for share in mine], row < tally.count)
+            # Decay, and whatever else does not come from a gradient, is nobody's.
+            made = [
+                combined(c, k, g[row], memory) + jnp.where(row == tally.count, c.rest[k], 0) for k in range(len(c.rest))
+            ]
+            change.append(made[0])
+            new += [share.at[row].set(part.astype(share.dtype)) for share, part in zip(mine, made[1:], strict=True)]
+        kept = _added(tally, kept, parts, row, change)
+        sums = [a + b for a, b in zip(sums, change, strict=True)]
+        sizes = [a + jnp.abs(b) for a, b in zip(sizes, change, strict=True)]
+        return kept, tuple(new), sums, sizes
+
+    kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
+    zeros = [jnp.zeros_like(leaf) for leaf in before]
+    kept, shares, sums, sizes = lax.fori_loop(0, tally.count + 1, one, (kept, carry.shares, zeros, zeros))
+    off, cancelling = _measures(before, after, sums, sizes)
+    falls = (
+        tuple(_identity(leaf, len(c.rest) - 1) for leaf, c in zip(before, found, strict=True)) if carry.falls else ()
+    )
+    weights = process.step.weights
+    counted = jnp.ones(jnp.shape(w), int) if weights is None else (weights[w] > 0).astype(int)
+    return carry._replace(
+        kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
+        shares=shares,
+        falls=falls,
+        counts=carry.counts.at[groups].add(counted, mode="drop"),
+        tallied=carry.tallied + 1,
+        conservation=jnp.maximum(carry.conservation, off),
+        cancellation=jnp.maximum(carry.cancellation, cancelling),
+    )
+
+
+def _passed_step(tally: Tally, carry: Tallying, state: Any, next_state: Any) -> Tallying:
+    """A step that is not tallied: what the groups have in the momenta fades, and the new gradient is nobody's."""
+    if not carry.shares:
+        return carry
+    params = state.params
+    split = tally._split(params)
+    old, new = jax.tree.leaves(state.opt_state), jax.tree.leaves(next_state.opt_state)
+    e = small(jax.tree.leaves(params))
+    found = split.linear(tally.process.step.rule, state.opt_state, next_state.opt_state, params, e)
+    shares, falls, at = list(carry.shares), [], 0
+    for c, slots, fall in zip(found, split.memories, carry.falls, strict=True):
+        nobody = [shares[at + k][-1] for k in range(len(slots))]
+        whole = [old[slot] for slot in slots]
+        for k, slot in enumerate(slots):
+            none = jnp.zeros_like(whole[k])
+            entered = new[slot] - combined(c, k + 1, none, whole)
+            shares[at + k] = shares[at + k].at[-1].set(combined(c, k + 1, none, nobody) + entered)
+        columns = range(len(slots))
+        falls.append([[sum(c.memory[k + 1][j] * fall[j][i] for j in columns) for i in columns] for k in columns])
+        at += len(slots)
+    return carry._replace(
+        shares=tuple(shares), falls=jax.tree.map(jnp.broadcast_to, tuple(falls), _shapes(carry.falls))
+    )
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(jnp.shape, tree)
+
+
+def _identity(leaf: Any, size: int) -> list[list[Any]]:
+    """How the momenta of one array have faded since the last tallied step: not at all."""
+    return [[jnp.full_like(leaf, k == i) for i in range(size)] for k in range(size)]
+
+
+def _fallen(fall: Any, memory: list[Any], faded: Any) -> list[Any]:
+    if fall is None:
+        return memory
+    return [
+        jnp.where(faded, sum(f * m for f, m in zip(row, memory, strict=True)), m0)
+        for row, m0 in zip(fall, memory, strict=True)
+    ]
+
+
+def _group_gradients(tally: Tally, state: Any, w: Any) -> tuple[list[Any], Any]:
+    """Each group's gradient, (G + 1, ...) an array, and the groups of the batch (G for none)."""
+    groups = tally.groups[w]
+    groups = jnp.where(groups < 0, tally.count, groups)
+    mine = groups == jnp.arange(tally.count + 1).reshape(-1, *[1] * jnp.ndim(groups))
+    contributions = tally.process.contributions
+    found = jax.vmap(lambda weights: contributions(state, w, weights))(mine.astype(float))
+    return jax.tree.leaves(found), groups
+
+
+def _measures(before: list, after: list, sums: list, sizes: list) -> tuple[Any, Any]:
+    """Conservation and cancellation of one step; see `Tallied`."""
+    worst, largest, moved = [], [], []
+    for a, b, total, size in zip(before, after, sums, sizes, strict=True):
+        rounding = jnp.finfo(a.dtype).eps * jnp.maximum(jnp.abs(a), jnp.abs(b))
+        off = jnp.maximum(jnp.abs(total - (b - a)) - rounding, 0)
+        worst.append(jnp.max(jnp.where(off == 0, 0, off / size)))
+        largest.append(jnp.max(size))
+        moved.append(jnp.max(jnp.abs(total)))
+    largest, moved = jnp.max(jnp.stack(largest)), jnp.max(jnp.stack(moved))
+    return jnp.max(jnp.stack(worst)), jnp.where(largest == 0, 1, largest / moved)
+
+
+# --- The edge ------------------------------------------------------------------------------------------------------
+
+
+def _reduced_shape(shape: tuple[int, ...], per: str) -> tuple[int, ...]:
+    return shape if per == "parameter" else shape[-1:] if per == "unit" else ()
+
+
+def check_groups(groups: Any) -> tuple[np.ndarray, int]:
+    """The group of each datum, and how many groups there are."""
+    if is_traced(groups):
+        raise TypeError("groups must be known beforehand: make the tally outside of jit")
+    try:
+        array = np.asarray(groups)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
+        raise TypeError(f"groups must be whole numbers, the group of each datum (-1 for none), got {shown(groups)}")
+    if array.min() < -1 or array.max() < 0:
+        raise ValueError(f"groups must be numbers from 0 on, or -1 for none, got from {array.min()} to {array.max()}")
+    there = np.unique(array[array >= 0])
+    if there[-1] != len(there) - 1:
+        absent = int(np.setdiff1d(np.arange(there[-1]), there)[0])
+        raise ValueError(
+            f"groups must use every number from 0 to {there[-1]}, but no datum is in group {absent}: number them anew, "
+            "such as np.unique(labels, return_inverse=True)[1]"
+        )
+    return array.astype(np.int64), len(there)
+
+
+def check_kinds(kinds: Any) -> tuple[str, ...]:
+    chosen = (kinds,) if isinstance(kinds, str) else kinds
+    if (
+        not isinstance(chosen, tuple | list)
+        or not chosen
+        or not all(isinstance(kind, str) and kind in KINDS for kind in chosen)
+    ):
+        raise ValueError(f'kinds must be "absolute", "signed", or both, got {shown(kinds)}')
+    return tuple(kind for kind in KINDS if kind in chosen)
+
+
+def _check_window(window: Any) -> Any:
+    if window is None or callable(window):
+        check_function(window, "window", "state, w", optional=True)
+        return window
+    if isinstance(window, tuple) and len(window) == 2 and all(is_whole(end) for end in window):
+        if not 0 <= window[0] < window[1]:
+            raise ValueError(f"window must be (first, end) with 0 <= first < end, got {shown(window)}")
+        return (jnp.asarray(window[0]), jnp.asarray(window[1]))
+    try:
+        array = np.asarray(window)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.ndim != 1 or array.dtype != bool or not array.any():
+        raise TypeError(
+            "window must be (first, end) in steps, truth values one a step (at least one true), or a function of "
+            f"(state, w), got {shown(window)}"
+        )
+    return jnp.asarray(array)
+
+
+def _check_learner(process: Any, n: int) -> None:
+    check_process(process)
+    step = process.step
+    if process.contributions is None or not hasattr(step, "rule"):
+        raise ValueError(
+            "process must be a learner whose steps divide among data, as tw.processes.sgd makes it (not clamped): of "
+            "another process tally whole steps, one datum each, by leaving process out"
+        )
+    data = getattr(step, "data", None)
+    if data is None:
+        raise ValueError("process must learn from data, one or more a step (tw.processes.sgd): this one has none")
+    size = len(jax.tree.leaves(data)[0])
+    if size != n:
+        raise ValueError(f"groups must have length {size}, one a datum of the process, got {n}")

@@ -345,7 +345,7 @@ def _type_error(state, w):
 def test_a_run_that_blows_up_says_so():
     run = tw.simulate(tw.Process(lambda x, w: x**2), 2.0, 30)
     assert not run.ok
-    assert run.message.startswith("the state is not finite (NaN or infinity) by step")
+    assert run.message.startswith("the state is not finite (NaN or infinity) after step 9;")
 
 
 # The command.

@@ -9,6 +9,7 @@ import numpy as np
 
 from thalweg._across import exchange_items
 from thalweg._checkpoints import Folder
+from thalweg._edge import shown
 from thalweg._interrupts import stopping
 from thalweg._loop import Options
 from thalweg._progress import progress
@@ -39,7 +40,7 @@ def each_of(
     >>> [int(answer["square"]) for answer in answers]
     [0, 1, 4]
     """
-    options = options or Options()
+    options = Options() if options is None else options
     check_resume(options, resume)
     spread = options.shard and jax.process_count() > 1
     mine = range(count)[jax.process_index() :: jax.process_count()] if spread else range(count)
@@ -77,10 +78,12 @@ def each_of(
     return answers, status
 
 
-def check_resume(options: Options, resume: Any) -> None:
-    """Refuse to go on where there is nothing to go on from."""
+def check_resume(options: Any, resume: Any) -> None:
+    """Refuse options that are none, and to go on where there is nothing to go on from."""
+    if not isinstance(options, Options):
+        raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
     if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
+        raise TypeError(f"resume must be True or False, got {shown(resume)}")
     if callable(options.checkpoint):
         raise TypeError("checkpoint must be a folder here, got a function: pass tw.Options(checkpoint='folder')")
     if resume and options.checkpoint is None:

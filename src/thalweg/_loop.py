@@ -355,7 +355,7 @@ def _last_good(process, carry, key, first, count, batch, watch, rows) -> tuple[C
     bad = _advance(process, carry, key, number(first + made), number(1), batch, watch, rows)[0].members.state
     leaves = jax.tree_util.tree_leaves_with_path(bad)
     wrong = [path for path, leaf in leaves if not np.all(np.asarray(all_finite(leaf)))]
-    quantity = f"state{jax.tree_util.keystr(wrong[0])}" if wrong else "the state"
+    quantity = f"state{jax.tree_util.keystr(wrong[0])}" if wrong and wrong[0] else "the state"
     step = int(np.max(np.asarray(first))) + made
     return carry, made, {"quantity": quantity, "after": f" after step {step}; the last finite state is kept"}
 

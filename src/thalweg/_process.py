@@ -18,6 +18,7 @@ from thalweg._edge import (
     check_finite,
     check_function,
     check_number,
+    check_real,
     check_start,
     check_steps,
     check_truth,
@@ -288,19 +289,7 @@ def simulate(
     watch = Watch(record, every, until, {} if folds is None else folds)
     state = settle(process, state, key, Batch())
     batch = Batch(vectorise=_vectorises(process, state, key, Batch(), None if options is None else options.vectorise))
-    outcome = run_loop(
-        process,
-        state,
-        steps,
-        key,
-        start,
-        batch=batch,
-        watch=watch,
-        on_chunk=on_chunk,
-        options=options,
-        resume=resume,
-    )
-    return _as_run(outcome, process, state, key, start, batch, until)
+    return _run(process, state, steps, key, start, batch, watch, on_chunk, options, resume)
 
 
 def ensemble(
@@ -377,41 +366,33 @@ def ensemble(
     )
     states = settle(process, states, key, batch, "states")
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
-
-    def run_part(part):
-        """The members from one number to another; all of them where there is one process."""
-        mine = slice(*part)
-        own, own_states, own_key, own_start = process, states, key, start
-        own_batch, own_options = batch, options
-        if len(parts) > 1:
-            own, own_states, own_key = batch.take(process, mine), jax.tree.map(lambda x: x[mine], states), key[mine]
-            own_start = start[mine] if start.ndim else start
-            own_batch = Batch(part[1] - part[0], batch.over, batch.vectorise)
-            own_options = dataclasses.replace(options, checkpoint=folder_of(folder, part))
-        if options.shard:
-            own_states, own_key = _spread(own_states), _spread(own_key)
-        return run_loop(
-            own,
-            own_states,
-            steps,
-            own_key,
-            own_start,
-            batch=own_batch,
-            watch=watch,
-            on_chunk=on_chunk,
-            options=own_options,
-            resume=resume,
-        )
-
     if len(parts) == 1:
-        return _as_run(run_part(parts[0]), process, states, key, start, batch, until)
+        if options.shard:
+            states, key = _spread(states), _spread(key)
+        return _run(process, states, steps, key, start, batch, watch, on_chunk, options, resume)
     if watch.of_ensemble or options.record_to is not None or callable(options.checkpoint):
         raise ValueError(
             "an ensemble on several processes has no folds over the ensemble, no record_to, and a folder for its "
             "checkpoints: drop these, or run it on one process"
         )
-    outcome = run_parts(lambda part: run_part(part)._replace(details={}, stored={}), parts, folder)
-    return _as_run(outcome, process, states, key, start, batch, until)
+
+    def run_part(part):
+        """The members from one number to another."""
+        mine = slice(*part)
+        return run_loop(
+            batch.take(process, mine),
+            _spread(jax.tree.map(lambda leaf: leaf[mine], states)),
+            steps,
+            _spread(key[mine]),
+            start[mine] if start.ndim else start,
+            batch=Batch(part[1] - part[0], batch.over, batch.vectorise),
+            watch=watch,
+            on_chunk=on_chunk,
+            options=dataclasses.replace(options, checkpoint=folder_of(folder, part)),
+            resume=resume,
+        )._replace(details={}, stored={})
+
+    return _as_run(run_parts(run_part, parts, folder), process, states, key, start, batch, until)
 
 
 def fork(
@@ -482,8 +463,7 @@ def fork(
     steps = end - at if steps is None else check_steps(steps)
     if not hasattr(process.step, "beside"):
         watch = Watch(record, every, run.until, {} if folds is None else folds)
-        outcome = run_loop(process, changed, steps, key, number(at), batch=batch, watch=watch, options=options)
-        return _as_run(outcome, process, changed, key, number(at), batch, run.until)
+        return _run(process, changed, steps, key, number(at), batch, watch, options=options)
 
     # A clamp holds its part at the values of the original run, so the two worlds step side by side.
     both = eqx.tree_at(lambda p: p.step, process, process.step.beside(original.step))
@@ -526,6 +506,23 @@ def stack(items: Iterable[Any]) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------
+
+
+def _run(process, state, steps, key, start, batch, watch, on_chunk=None, options=None, resume=None) -> Run:
+    """The loop, and its outcome as a run: the end of `simulate`, `ensemble` and of a plain `fork`."""
+    outcome = run_loop(
+        process,
+        state,
+        steps,
+        key,
+        start,
+        batch=batch,
+        watch=watch,
+        on_chunk=on_chunk,
+        options=options,
+        resume=resume,
+    )
+    return _as_run(outcome, process, state, key, start, batch, watch.until)
 
 
 def _as_run(outcome: Outcome, process: Process, state: Any, key: Any, start: Any, batch: Batch, until: Any) -> Run:
@@ -666,8 +663,11 @@ def _first_step(static: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
     return after
 
 
-def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "state") -> Any:
-    """The state in the dtypes that the step gives it, or a sentence about what does not fit."""
+def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "state", real: bool = False) -> Any:
+    """The state in the dtypes that the step gives it, or a sentence about what does not fit.
+
+    `real` refuses complex numbers, where tangents are carried.
+    """
     try:
         state = as_arrays(state)
     except (TypeError, ValueError):
@@ -675,6 +675,8 @@ def settle(process: Process, state: Any, key: Any, batch: Batch, name: str = "st
     if not jax.tree.leaves(state):
         raise ValueError(f"{name} must hold at least one number, got {shown(state)}")
     check_finite(state, name)
+    if real:
+        check_real(state, name)
     member, one, key = _one_member(process, state, key, batch)
     for _ in range(2):  # a second look, since the types of one leaf may depend on another's
         after = _traced_step(member, one, key)[1]

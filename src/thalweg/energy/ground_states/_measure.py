@@ -21,6 +21,7 @@ from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 FEWEST = 32  # records of every walker
 MOST = 4096
+MOST_SNAPSHOTS = 64  # of the positions of all walkers
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Measurement:
       `2 T/(2 V_trap - V_interaction)` for `1/r`, 1 at every optimum with a free scale.
     - `variance`: of the local energy. - `acceptance`: of moves.
     - `analysis`: of the energies, see `tw.stats.analyse`: autocorrelation time, R-hat, effective sample size.
-    - `energies`: local energies, shape (walkers, records). - `samples`: the last walkers, shape (walkers, M).
+    - `energies`: local energies, shape (walkers, records).
+    - `samples`: positions of all walkers at some of the records, shape (walkers, snapshots, M).
     """
 
     energy: Estimate
@@ -43,7 +45,7 @@ class Measurement:
     acceptance: float
     analysis: stats.Analysis
     energies: Float[np.ndarray, "walkers records"]
-    samples: Float[np.ndarray, "walkers m"]
+    samples: Float[np.ndarray, "walkers snapshots m"]
 
     def __str__(self) -> str:
         return f"{self.energy} [variance {self.variance:.2g}, R-hat {self.analysis.r_hat:.3f}]"
@@ -90,6 +92,7 @@ def measure(
     method: str = "auto",
     start: Any = None,
     width: Any = None,
+    on_stride: Any = None,
 ) -> Measurement:
     """Measure the energy of a wavefunction."""
     method = "metropolis" if method == "auto" else method
@@ -104,14 +107,20 @@ def measure(
     s = simulate(process, s, FEWEST, key=second, record=record, options=options).state
     process = eqx.tree_at(lambda p: p.step.gain, process, jnp.zeros(()))
     parts: list[Any] = []
+    snapshots: list[np.ndarray] = []
     done = 0
     while True:
         run = simulate(process, s, FEWEST, key=third, start=done, record=record, options=options)
         s, done = run.state, done + FEWEST
         parts.append(run.record)
+        snapshots = [*snapshots[:: 1 + (len(snapshots) >= MOST_SNAPSHOTS)], np.asarray(s.x)]
         kinetic, trapped, pairs, accepted = (np.concatenate(p) for p in zip(*parts, strict=True))
         energies = (kinetic + trapped + pairs).T
         found = stats.analyse(energies)
+        if on_stride is not None:
+            told = {"energy": found.value, "error": found.error, "variance": energies.var(), "r_hat": found.r_hat}
+            if on_stride(done, told) is False:
+                break
         if tol is None or found.error <= tol or done >= MOST:
             break
     estimates = [stats.mean(part.T) for part in (kinetic, trapped, pairs)]
@@ -126,7 +135,7 @@ def measure(
         float(accepted.mean()),
         found,
         energies,
-        np.asarray(s.x),
+        np.stack(snapshots, axis=1),
     )
 
 

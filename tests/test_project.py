@@ -29,7 +29,7 @@ def test_every_dependency_that_is_imported_is_declared():
     declared = {re.split(r"[<>=\[]", line)[0].replace("-", "_") for line in project["dependencies"]}
     declared = {"sklearn" if name == "scikit_learn" else name for name in declared}
     # hypothesis: the strategies of thalweg.testing; transformers: the callback of its trainer.
-    optional = {"torch", "hypothesis", "transformers"}
+    optional = {"torch", "zarr", "hypothesis", "transformers"}
     imported = set()
     for file in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -204,6 +204,36 @@ def blocking_curve(result: "xarray.Dataset", axes: "Axes | None" = None, **line:
     return _finish(axes, _label(sizes, "block size"), _label(errors))
 
 
+def pictures(result: "xarray.DataArray", axes: "Axes | None" = None, signed: bool | None = None) -> "Axes":
+    """Many small pictures beside one another: an array over `picture`, `row` and `column`.
+
+    `signed`: whether 0 is the middle of the colours; by default where there are negative numbers.
+    """
+    import numpy as np
+
+    if result.dims != ("picture", "row", "column"):
+        raise ValueError(
+            f"pictures must have the dimensions picture, row, column, got {', '.join(map(str, result.dims))}"
+        )
+    count, height, width = result.shape
+    across = max(1, round((count * height / width) ** 0.5))
+    down = -(-count // across)
+    sheet = np.full((down * (height + 1) - 1, across * (width + 1) - 1), np.nan)
+    for number, picture in enumerate(result.values):
+        i, j = divmod(number, across)
+        sheet[i * (height + 1) : i * (height + 1) + height, j * (width + 1) : j * (width + 1) + width] = picture
+    axes = new_axes(axes)
+    most = float(np.nanmax(np.abs(sheet)))
+    signed = bool(np.nanmin(sheet) < 0) if signed is None else signed
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "gray_r"}
+    image = axes.imshow(sheet, interpolation="nearest", **colours)
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[], title=_label(result))
+    figure: Any = axes.get_figure()
+    figure.colorbar(image, ax=axes)
+    return axes
+
+
 def _label(array: "xarray.DataArray", otherwise: Any = None) -> str:
     """What an axis says: the long name and the unit."""
     name = array.attrs.get("long_name") or array.name or otherwise or ""

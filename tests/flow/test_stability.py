@@ -6,7 +6,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import aslinearoperator
 
 import thalweg as tw
@@ -226,6 +228,156 @@ def test_many_parameters_in_seconds(parameters):
     assert float(stable(factors=small @ q)) == pytest.approx(float(stable(factors=small)), rel=1e-8)
 
 
+# The radius at the size of a network ------------------------------------------------------------------
+
+
+def step_radius(process, state):
+    """The radius of the whole step, memory included, by automatic differentiation and a list of all batches."""
+    flat, back = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(float), state))
+
+    def step(z, w):
+        before = jax.tree.map(lambda a, like: a.astype(like.dtype), back(z), state)
+        return ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(float), process.step(before, w)))[0]
+
+    draws, weights = process.noise.atoms()
+    J = np.asarray(jax.vmap(lambda w: jax.jacfwd(step)(flat, w))(draws))
+    return np.max(abs(np.linalg.eigvals(np.einsum("w,wab,wcd->acbd", weights, J, J).reshape(len(flat) ** 2, -1))))
+
+
+OPTIMIZERS = {
+    "plain": 0.2,
+    "momentum": optax.sgd(0.1, momentum=0.8),
+    "nesterov": optax.sgd(0.1, momentum=0.6, nesterov=True),
+    "decay": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.15, momentum=0.5)),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("batch_size, order", [(1, "replacement"), (2, "replacement"), (2, "subset")])
+def test_the_memory_of_an_optimizer_counts(optimizer, batch_size, order):
+    """In the span of the data, without listing batches: as the whole step by brute force."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    learner = tw.processes.sgd(square, x, OPTIMIZERS[optimizer], batch_size=batch_size, order=order)
+    found = tw.flow.mean_square_stability(learner, jnp.zeros(3))
+    assert found.ok and float(found) == pytest.approx(step_radius(learner, learner.init(jnp.zeros(3))), rel=1e-10)
+    assert found.details["mean_radius"] <= np.sqrt(float(found)) * (1 + 1e-12)
+
+
+def test_adam_is_frozen_where_it_stands():
+    """At a point without gradients the slope of Adam's mean of squares vanishes, so that freezing it is exact."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    learner = tw.processes.sgd(square, x, optax.adam(0.05, b1=0.9, b2=0.99))
+    warm = tw.simulate(learner, learner.init(jnp.ones(3)), 50, key=0).state
+    found = tw.flow.mean_square_stability(learner, warm._replace(params=jnp.zeros(3)))
+    moments = warm.opt_state[0]
+    late = int(moments.count) + 1
+    P = 0.05 / (1 - 0.9**late) / (np.sqrt(0.99 * moments.nu / (1 - 0.99**late)) + 1e-8)
+    total = 0
+    for one in np.asarray(x):
+        H, eye = np.outer(one, one), np.eye(3)
+        J = np.block([[eye - 0.1 * P[:, None] * H, -0.9 * np.diag(P)], [0.1 * H, 0.9 * eye]])
+        total = total + np.kron(J, J) / 4
+    assert found.ok and float(found) == pytest.approx(np.max(abs(np.linalg.eigvals(total))), rel=1e-9)
+    # The threshold of the same preconditioner: Adam's average is momentum 0.9 at a tenth of the rate.
+    eta = float(stable(factors=x, momentum=0.9, preconditioner=P))
+    at = tw.flow.mean_square_stability(learning_rate=eta, factors=x, momentum=0.9, preconditioner=P)
+    assert float(at) == pytest.approx(1, abs=1e-6)
+
+
+def test_directions_that_nothing_moves_are_left_out():
+    """Two data in R^5 and their isometric image in R^2 have one radius; three directions are frozen."""
+    q = np.linalg.qr(np.random.default_rng(2).normal(size=(5, 2)))[0].T
+    small = np.array([[1.0, 0.3], [-0.4, 0.8]])
+    for optimizer in (0.5, optax.sgd(0.3, momentum=0.5)):
+        wide = tw.flow.mean_square_stability(tw.processes.sgd(square, jnp.asarray(small @ q), optimizer), jnp.zeros(5))
+        plane = tw.flow.mean_square_stability(tw.processes.sgd(square, jnp.asarray(small), optimizer), jnp.zeros(2))
+        assert wide.details["frozen"] == 3 and plane.details["frozen"] == 0
+        assert float(wide) == pytest.approx(float(plane), rel=1e-9) and float(wide) < 1
+
+    def by_hand(w, z):
+        x = jnp.asarray(small @ q)[z]
+        return w - 0.5 * x * (x @ w)
+
+    found = tw.flow.mean_square_stability(tw.Process(by_hand, tw.noise.Choice(2)), jnp.zeros(5))
+    plain = tw.flow.mean_square_stability(learning_rate=0.5, factors=small)
+    assert found.details["frozen"] == 3 and float(found) == pytest.approx(float(plain), rel=1e-9)
+
+
+def test_weights_of_the_data_scale_their_curvature():
+    weights = np.array([0.5, 2.0, 1.5])
+    learner = tw.processes.sgd(square, jnp.asarray(THREE), 0.2, weights=weights)
+    scaled = tw.flow.mean_square_stability(learning_rate=0.2, factors=THREE * np.sqrt(weights)[:, None])
+    assert float(tw.flow.mean_square_stability(learner, jnp.zeros(2))) == pytest.approx(float(scaled), rel=1e-10)
+    assert float(stable(learner, jnp.zeros(2))) == pytest.approx(
+        float(stable(factors=THREE * np.sqrt(weights)[:, None])), rel=1e-10
+    )
+
+
+def indefinite(w, z):
+    """Hessians of rank 2 with one negative eigenvalue, in many dimensions."""
+    return 0.5 * (z[0] @ w) ** 2 - 0.1 * (z[1] @ w) ** 2 * (1 + (z[0] @ w))
+
+
+def test_single_hessians_of_low_rank_are_found():
+    """800 parameters, Hessians of rank 2 and of either sign: as from the stored Hessians on the span."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(12, 2, 400)) / 20
+    params = jnp.zeros(400)
+    big = tw.flow.mean_square_stability(tw.processes.sgd(indefinite, jnp.asarray(z), 0.7, batch_size=3), params)
+    q = np.linalg.qr(z.reshape(24, 400).T)[0]
+    small = tw.flow.mean_square_stability(
+        tw.processes.sgd(indefinite, jnp.asarray(z @ q), 0.7, batch_size=3), jnp.zeros(24)
+    )
+    assert big.details["frozen"] == 376 and big.details["rank"] == 24
+    assert float(big) == pytest.approx(float(small), rel=1e-8) and float(big) > 1
+    full = lambda w, x: jnp.sum(jnp.cos(w * x))  # noqa: E731
+    with pytest.raises(ValueError, match="pass outputs="):
+        stable(full, jnp.zeros(3000), jnp.asarray(rng.normal(size=(20, 3000))))
+
+
+@pytest.mark.slow
+def test_a_learner_of_500_data_and_200_000_parameters():
+    x = np.random.default_rng(0).normal(size=(500, 200_000)) / np.sqrt(200_000)
+    learner = tw.processes.sgd(square, jnp.asarray(x), optax.sgd(0.5, momentum=0.9), batch_size=16, order="subset")
+    found = tw.flow.mean_square_stability(learner, jnp.zeros(200_000))
+    assert found.ok and found.details["rank"] == 500 and found.details["frozen"] == 199_500
+    by_factors = tw.flow.mean_square_stability(
+        learning_rate=0.5, factors=x, momentum=0.9, batch_size=16, order="subset"
+    )
+    assert float(found) == pytest.approx(float(by_factors), rel=1e-7)
+    assert found.details["mean_radius"] ** 2 < float(found) < 1
+
+
+def test_batches_by_trials_and_their_coherence_bound():
+    """Each datum with probability B/n: against all 2^n batches; and never above the bound of the coherence."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rows = rng.normal(size=(6, 2, 3)) * rng.uniform(0.3, 2, size=(6, 1, 1))
+        matrices = np.einsum("nma,nmb->nab", rows, rows)
+        batch = 1 + seed % 5
+        rate = stable(factors=rows, batch_size=batch, order="bernoulli")
+        total = 0.0
+        for drawn in itertools.product((0, 1), repeat=6):
+            chance = np.prod([batch / 6 if one else 1 - batch / 6 for one in drawn])
+            J = np.eye(3) - float(rate) / batch * np.tensordot(drawn, matrices, axes=1)
+            total = total + chance * np.kron(J, J)
+        assert np.max(abs(np.linalg.eigvals(total))) == pytest.approx(1, abs=1e-7)
+        assert float(rate) <= rate.details["bounds"]["coherence"]
+
+
+def test_an_optimizer_that_mixes_parameters_is_refused():
+    mixing = optax.GradientTransformation(lambda p: (), lambda g, s, p=None: (-0.1 * jnp.cumsum(g), s))
+    learner = tw.processes.sgd(square, jnp.asarray(THREE), mixing)
+    with pytest.raises(ValueError, match="does not act on each parameter by itself"):
+        tw.flow.mean_square_stability(learner, jnp.zeros(2))
+    with pytest.raises(ValueError, match="cannot be integrated"):
+        tw.flow.mean_square_stability(tw.processes.sgd(square, THREE, 0.1, order="shuffle"), jnp.zeros(2))
+    with pytest.raises(ValueError, match="needs a process, or a learning_rate"):
+        tw.flow.mean_square_stability()
+    with pytest.raises(ValueError, match="says its data and its learning rate itself"):
+        tw.flow.mean_square_stability(tw.processes.sgd(square, THREE, 0.1), jnp.zeros(2), learning_rate=0.1)
+
+
 def test_statuses():
     saddle = stable(hessians=np.array([np.diag([1.0, -0.2]), np.diag([1.0, 0.1])]))
     assert float(saddle) == 0 and saddle.status == Status.UNDEFINED and "saddle" in saddle.message
@@ -253,7 +405,9 @@ def test_statuses():
         ({"factors": THREE, "preconditioner": np.array([1.0, 0.0])}, "preconditioner must be positive"),
         ({"factors": THREE, "preconditioner": np.ones(3)}, "preconditioner must have 2 entries"),
         ({"loss": square}, "loss needs params and data"),
-        ({"loss": square, "params": np.zeros(400), "data": np.ones((2, 400))}, "pass outputs="),
+        ({"factors": THREE, "order": "bernoulli", "batch_size": 4}, "at most the number of data 3"),
+        ({"loss": tw.processes.sgd(square, THREE, 0.1), "params": np.zeros(2), "data": THREE}, "leave them away"),
+        ({"loss": tw.processes.sgd(square, THREE, optax.adam(0.1)), "params": np.zeros(2)}, "stand for an optimizer"),
     ],
 )
 def test_bad_input(arguments, sentence):

@@ -16,7 +16,6 @@ from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
 from thalweg.flow._diffusion_cells import Cells, box_cells, line_cells
 from thalweg.flow._generator import Generator, generator, killed_generator
-from thalweg.flow._implicit import evolve
 from thalweg.flow._interpolation import averaged
 from thalweg.flow._outcomes import holds, outcomes
 from thalweg.flow._questions import Found, check_start, check_target, current, field, number
@@ -161,7 +160,7 @@ class FokkerPlanck:
             made = self._on(grid)
             mass = averaged(start, grid).reshape(-1) * grid.cell_volume
             fineness = self._fineness if grid == self.space else self._fineness // 2
-            mass = evolve(made.matrix.T.tocsc(), mass, float(steps), fineness)
+            mass = made.carried(mass, float(steps), fineness)
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ made.leak), True
 
         return self._held(field(self.space, ask), lambda operator: operator.push(start, steps))

@@ -10,13 +10,14 @@ positive.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from thalweg.flow._diffusion_cells import Cells
-from thalweg.flow._implicit import evolve
+from thalweg.flow._implicit import Implicit
 from thalweg.flow._space import Grid
 
 Coefficients = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -110,7 +111,7 @@ class Generator:
         self.rates, self.kill, self.leak, self.oblique, self.kept = rates, kill, leak, oblique, kept
         self.size = len(kill)
 
-    @property
+    @cached_property
     def matrix(self) -> Any:
         """The generator: rates, and on the diagonal minus all that leaves."""
         leaving = np.asarray(self.rates.sum(axis=1)).reshape(-1) + self.kill
@@ -154,7 +155,15 @@ class Generator:
         whole = scipy.sparse.bmat(
             [[self.matrix, self.kill[:, None]], [None, scipy.sparse.csr_matrix((1, 1))]], format="csc"
         )
-        return evolve(whole, np.append(np.zeros(self.size), 1.0), time, fineness, keep_mass=False)[:-1]
+        return Implicit(whole).evolve(np.append(np.zeros(self.size), 1.0), time, fineness, keep_mass=False)[:-1]
+
+    def carried(self, masses: np.ndarray, time: float, fineness: int) -> np.ndarray:
+        """Masses after `time`."""
+        return self._forward.evolve(masses, time, fineness)
+
+    @cached_property
+    def _forward(self) -> Implicit:
+        return Implicit(self.matrix.T.tocsc())
 
     def stationary(self) -> np.ndarray:
         """Masses that do not change."""

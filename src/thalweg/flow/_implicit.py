@@ -10,35 +10,40 @@ Solver = Callable[[np.ndarray], np.ndarray]
 SHARE = 1 - 1 / math.sqrt(2)  # of a time step that both stages take implicitly, so that one factorisation serves
 
 
-def evolve(matrix: Any, start: np.ndarray, time: float, fineness: int, keep_mass: bool = True) -> np.ndarray:
-    """`exp(time matrix) start`, by TR-BDF2 (Bank and others, 1985) on steps that double.
+class Implicit:
+    """`exp(time matrix)` by TR-BDF2 (Bank and others, 1985) on steps that double; what the matrix is, is read once."""
 
-    `fineness` steps of a length are made before it doubles, so that the first steps resolve a sharp start and the last
-    a slow decay. No scheme of second order is positive for all steps; where a step makes a number negative, it is
-    repeated as implicit Euler steps, which never do.
-    """
-    if time <= 0:
-        return start.copy()
-    fastest = float(np.max(np.abs(matrix.diagonal())))
-    levels = max(1, math.ceil(math.log2(max(2.0, time * fastest / fineness) + 1)))
-    levels = min(levels, 40)
-    length = time / (fineness * (2**levels - 1))
-    now, total = start.copy(), start.sum()
-    factorised = _factoriser(matrix)
-    for _ in range(levels):
-        solve = factorised(SHARE * length)
-        euler = None
-        for _ in range(fineness):
-            nxt = _tr_bdf2(now, solve)
-            if nxt.min() < 0:
-                euler = euler or factorised(length / 4)
-                nxt = now
-                for _ in range(4):
-                    nxt = euler(nxt)
-                nxt = np.maximum(nxt, 0.0)  # rounding only: the inverse of an M-matrix is positive
-            now = nxt * (total / nxt.sum()) if keep_mass else nxt
-        length *= 2
-    return np.asarray(now)
+    def __init__(self, matrix: Any):
+        self._factorised = _factoriser(matrix)
+        self._fastest = float(np.max(np.abs(matrix.diagonal())))
+
+    def evolve(self, start: np.ndarray, time: float, fineness: int, keep_mass: bool = True) -> np.ndarray:
+        """`exp(time matrix) start`.
+
+        `fineness` steps of a length are made before it doubles, so that the first steps resolve a sharp start and the
+        last a slow decay. No scheme of second order is positive for all steps; where a step makes a number negative,
+        it is repeated as implicit Euler steps, which never do.
+        """
+        if time <= 0:
+            return start.copy()
+        levels = max(1, math.ceil(math.log2(max(2.0, time * self._fastest / fineness) + 1)))
+        levels = min(levels, 40)
+        length = time / (fineness * (2**levels - 1))
+        now, total = start.copy(), start.sum()
+        for _ in range(levels):
+            solve = self._factorised(SHARE * length)
+            euler = None
+            for _ in range(fineness):
+                nxt = _tr_bdf2(now, solve)
+                if nxt.min() < 0:
+                    euler = euler or self._factorised(length / 4)
+                    nxt = now
+                    for _ in range(4):
+                        nxt = euler(nxt)
+                    nxt = np.maximum(nxt, 0.0)  # rounding only: the inverse of an M-matrix is positive
+                now = nxt * (total / nxt.sum()) if keep_mass else nxt
+            length *= 2
+        return np.asarray(now)
 
 
 def _tr_bdf2(now: np.ndarray, solve: Solver) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Linear interpolation between the centers of cells, as a sparse matrix."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
@@ -23,6 +25,7 @@ def weights(grid: Grid, points: Float[np.ndarray, "n axes"]) -> tuple[np.ndarray
     return index, weight
 
 
+@functools.lru_cache(maxsize=64)
 def overlap(fine: int, coarse: int) -> Float[np.ndarray, "coarse fine"]:
     """The share of each coarse cell that each fine cell covers, on one axis: averages a density."""
     edges = np.arange(coarse + 1)[:, None] * fine / coarse
@@ -34,6 +37,8 @@ def overlap(fine: int, coarse: int) -> Float[np.ndarray, "coarse fine"]:
 def averaged(density: np.ndarray, grid: Grid) -> np.ndarray:
     """A density on the cells of a coarser grid over the same box."""
     for axis, (fine, coarse) in enumerate(zip(density.shape, grid.shape, strict=True)):
+        if fine == coarse:
+            continue
         density = np.moveaxis(np.tensordot(overlap(fine, coarse), density, axes=(1, axis)), 0, axis)
     return density
 

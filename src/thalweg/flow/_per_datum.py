@@ -12,46 +12,62 @@ from jaxtyping import Float
 from thalweg._edge import check_function
 from thalweg.flow._asked import array, arrays
 
-MOST_PARAMETERS = 300  # of exact Hessians, which are stored (n, d, d)
+MOST_PARAMETERS = 300  # of exact Hessians that are stored without asking for their rank
 MOST_FACTORS = 4000  # rows of the Gram matrix
+STORED = 2**27  # numbers in all Hessians together
 NULL = 1e-11  # eigenvalues of the Gram matrix below this share of the largest are its null space
 
 
 class Curvatures:
-    """Hessians H_i in the eigenbasis of their mean H, on its range.
+    """Hessians H_i on the span of their ranges, in the eigenbasis of their mean H.
 
-    - `spectrum`: the eigenvalues of H, above 0. - `basis`: its eigenvectors (d, r); `None` where not formed.
-    - `sandwich(S)`: `E[H_i S H_i]`. - `overlaps()`: the matrix `tr H_i H_j`.
-    - `largest_of_one()`: max_i lambda_max(H_i).
-    - `lowest`: the lowest eigenvalue of H. - `leaks`: whether some H_i act on the null space of H.
+    - `spectrum`: the eigenvalues of H, ascending. - `basis`: its eigenvectors (d, r); `None` where not formed.
+    - `frozen`: how many directions no H_i acts on. - `sandwich(S)`: `E[H_i S H_i]`.
+    - `overlaps()`: the matrix `tr H_i H_j`. - `largest_of_one()`: max_i lambda_max(H_i).
+    - `lowest`: the lowest eigenvalue of H if it is below 0. - `leaks`: whether some H_i act on the null space of H.
     """
 
     def __init__(
         self,
-        spectrum: np.ndarray,
-        rows: np.ndarray | None = None,
-        matrices: np.ndarray | None = None,
-        basis: np.ndarray | None = None,
-        lowest: float = 0.0,
-        leaks: bool = False,
+        frozen: int,
+        rows: Float[np.ndarray, "n m r"] | None = None,
+        signs: Float[np.ndarray, "n m"] | None = None,
+        matrices: Float[np.ndarray, "n r r"] | None = None,
+        basis: Float[np.ndarray, "d r"] | None = None,
     ):
-        self.spectrum = spectrum
-        self.rows: Any = rows  # (n, m, r), or None
-        self.matrices: Any = matrices  # (n, r, r), or None
-        self.basis, self.lowest, self.leaks = basis, lowest, leaks
         given: Any = matrices if rows is None else rows
-        self.count = len(given)
-        self.rank = len(spectrum)
+        self.count, self.rank, self.frozen = len(given), given.shape[-1], frozen
+        self.signs = None if signs is None or np.all(signs >= 0) else signs
+        if rows is None:
+            mean = np.mean(given, axis=0)
+        else:
+            flat = rows.reshape(-1, self.rank)
+            signed = flat if self.signs is None else flat * self.signs.reshape(-1, 1)
+            mean = signed.T @ flat / self.count
+        self.spectrum: np.ndarray = np.zeros(0)
+        turn: np.ndarray = np.zeros((0, 0))
+        if self.rank:
+            self.spectrum, turn = np.linalg.eigh((mean + mean.T) / 2)
+        self.rows: Any = None if rows is None else rows @ turn
+        self.matrices: Any = None if matrices is None else turn.T @ matrices @ turn
+        self.basis = None if basis is None else basis @ turn
+        size = np.max(np.abs(self.spectrum), initial=0.0)
+        lowest = float(np.min(self.spectrum, initial=0.0))
+        self.lowest = lowest if lowest < -1e-9 * size else 0.0
+        # Where all curvature is positive, H vanishes nowhere on the span.
+        self.leaks = (rows is None or self.signs is not None) and bool(np.any(np.abs(self.spectrum) <= 1e-9 * size))
 
     def sandwich(self, S: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
         if self.rows is None:
             return np.mean(self.matrices @ S @ self.matrices, axis=0)
         n, m, r = self.rows.shape
         flat = self.rows.reshape(n * m, r)
-        if m == 1:  # H_i = y y^T: the mean of (y^T S y) y y^T
+        if m == 1:  # H_i = +-y y^T: the mean of (y^T S y) y y^T
             quadratic = np.einsum("nr,nr->n", flat @ S, flat)
             return flat.T @ (quadratic[:, None] * flat) / n
         inner = np.einsum("nmr,nkr->nmk", (flat @ S).reshape(n, m, r), self.rows)
+        if self.signs is not None:
+            inner = self.signs[:, :, None] * inner * self.signs[:, None, :]
         return flat.T @ np.einsum("nmk,nkr->nmr", inner, self.rows).reshape(n * m, r) / n
 
     def overlaps(self) -> Float[np.ndarray, "n n"]:
@@ -60,42 +76,74 @@ class Curvatures:
             return flat @ flat.T
         n, m, r = self.rows.shape
         flat = self.rows.reshape(n * m, r)
-        return ((flat @ flat.T) ** 2).reshape(n, m, n, m).sum(axis=(1, 3))
+        squares = (flat @ flat.T) ** 2
+        if self.signs is not None:
+            squares = self.signs.reshape(-1, 1) * squares * self.signs.reshape(-1)
+        return squares.reshape(n, m, n, m).sum(axis=(1, 3))
 
     def largest_of_one(self) -> float:
         if self.rows is None:
             return float(np.max(np.linalg.eigvalsh(self.matrices), initial=0.0))
-        return float(np.max(np.linalg.eigvalsh(self.rows @ self.rows.transpose(0, 2, 1)), initial=0.0))
+        gram = self.rows @ self.rows.transpose(0, 2, 1)
+        if self.signs is None:
+            return float(np.max(np.linalg.eigvalsh(gram), initial=0.0))
+        return float(np.max(np.linalg.eigvals(self.signs[:, :, None] * gram).real, initial=0.0))
 
 
 def curvatures(
-    loss: Any, params: Any, data: Any, outputs: Any, factors: Any, hessians: Any, scale: np.ndarray | None
+    loss: Any,
+    params: Any,
+    data: Any,
+    outputs: Any,
+    factors: Any,
+    hessians: Any,
+    scale: np.ndarray | None,
+    weights: Float[np.ndarray, " n"] | None = None,
 ) -> Curvatures:
-    """The curvature of each datum, from whichever way it is given."""
+    """The curvature of each datum, from whichever way it is given, times its weight."""
     ways = [factors is not None, hessians is not None, loss is not None]
     if sum(ways) != 1:
         raise ValueError("give the curvature in one way: loss with params and data, or factors, or hessians")
     if factors is not None:
-        return from_factors(_as_rows(factors), scale)
+        return from_factors(_as_rows(factors), None, scale)
     if hessians is not None:
         return from_hessians(_as_matrices(hessians), scale)
     check_function(loss, "loss", "output, datum" if outputs is not None else "params, datum")
     if params is None or data is None:
         raise ValueError("loss needs params and data beside it, got None")
-    params, data, _ = check_data(params, data)
+    params, data, n = check_data(params, data)
     if outputs is not None:
-        return from_factors(gauss_newton_factors(loss, outputs, params, data), scale)
-    size = ravel_pytree(params)[0].size
-    if size > MOST_PARAMETERS:
-        raise ValueError(
-            f"exact Hessians are stored for at most {MOST_PARAMETERS} parameters, got {size}: pass outputs= and a loss "
-            "of (output, datum), so that the problem is solved in the span of the data"
-        )
+        rows = gauss_newton_factors(loss, outputs, params, data)
+        rows = rows if weights is None else rows * np.sqrt(weights)[:, None, None]
+        return from_factors(rows, None, scale)
+    if weights is None:
+        return _of_loss(loss, params, data, n, scale)
+    weighted = (data, jnp.asarray(weights))
+    return _of_loss(lambda p, z: z[1] * loss(p, z[0]), params, weighted, n, scale)
+
+
+def _of_loss(loss: Any, params: Any, data: Any, n: int, scale: np.ndarray | None) -> Curvatures:
+    """Exact Hessians: stored where they are small, else by their low rank."""
+    from thalweg.flow._low_rank import low_rank_hessians
+
+    d = int(ravel_pytree(params)[0].size)
+    storable = n * d * d <= STORED
+    if d > MOST_PARAMETERS or not storable:
+        found = low_rank_hessians(loss, params, data, MOST_FACTORS)
+        if found is not None:
+            return from_factors(*found, scale)
+        if not storable:
+            raise ValueError(
+                f"the exact Hessians of {n} data with {d} parameters are too large to store, and not of low rank: pass "
+                "outputs= and a loss of (output, datum), whose Gauss-Newton curvature is"
+            )
     return from_hessians(np.asarray(_hessians(loss, params, data)), scale)
 
 
-def from_factors(rows: Float[np.ndarray, "n m d"], scale: np.ndarray | None) -> Curvatures:
-    """`H_i = sum_m x x^T` through the Gram matrix of all rows: nothing of size d x d is formed."""
+def from_factors(
+    rows: Float[np.ndarray, "n m d"], signs: Float[np.ndarray, "n m"] | None, scale: np.ndarray | None
+) -> Curvatures:
+    """`H_i = sum_m sign x x^T` through the Gram matrix of all rows: nothing of size d x d is formed."""
     n, m, d = rows.shape
     if scale is not None:
         if scale.shape != (d,):
@@ -109,9 +157,8 @@ def from_factors(rows: Float[np.ndarray, "n m d"], scale: np.ndarray | None) -> 
         )
     if d <= n * m:
         values, basis = np.linalg.eigh(flat.T @ flat)
-        kept = values > NULL * max(values[-1], 0.0) if len(values) else values > 0
-        kept &= values > 0
-        values, basis = values[kept], basis[:, kept]
+        kept = (values > NULL * max(values[-1], 0.0)) & (values > 0)
+        basis = basis[:, kept]
         reduced = flat @ basis
     else:
         values, U = np.linalg.eigh(flat @ flat.T)
@@ -119,8 +166,9 @@ def from_factors(rows: Float[np.ndarray, "n m d"], scale: np.ndarray | None) -> 
         values, U = values[kept], U[:, kept]
         reduced = U * np.sqrt(values)
         formed = d * len(values) <= 2**26
-        basis = flat.T @ (U / np.sqrt(values)) if formed else np.zeros((0, len(values)))
-    return Curvatures(values / n, rows=reduced.reshape(n, m, -1), basis=basis if len(basis) else None)
+        basis = flat.T @ (U / np.sqrt(values)) if formed else np.zeros((0, 0))
+    rank = reduced.shape[1]
+    return Curvatures(d - rank, rows=reduced.reshape(n, m, rank), signs=signs, basis=basis if len(basis) == d else None)
 
 
 def from_hessians(matrices: Float[np.ndarray, "n d d"], scale: np.ndarray | None) -> Curvatures:
@@ -130,14 +178,29 @@ def from_hessians(matrices: Float[np.ndarray, "n d d"], scale: np.ndarray | None
             raise ValueError(f"preconditioner must have {d} entries, one a parameter, got {scale.size}")
         root = np.sqrt(scale)
         matrices = root[:, None] * matrices * root
-    values, basis = np.linalg.eigh(np.mean(matrices, axis=0))
-    size = np.max(abs(matrices), initial=0.0)
-    kept = values > NULL * size
-    rest = basis[:, ~kept]
-    leaks = bool(np.max(abs(matrices @ rest), initial=0.0) > 1e-8 * size) if rest.size and size > 0 else False
-    basis = basis[:, kept]
-    lowest = float(values[0]) if values[0] < -1e-9 * size else 0.0
-    return Curvatures(values[kept], matrices=basis.T @ matrices @ basis, basis=basis, lowest=lowest, leaks=leaks)
+    _, basis = common_null_space(matrices)
+    reduced = basis.T @ matrices @ basis
+    return Curvatures(d - basis.shape[1], matrices=reduced, basis=basis)
+
+
+def common_null_space(matrices: Float[np.ndarray, "n d d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal bases of what all matrices send to 0, and of the rest.
+
+    Four random combinations of the matrices leave candidates, which each matrix is then asked about: so that a
+    direction in which curvature is only small is kept.
+    """
+    n, d, _ = matrices.shape
+    combined = np.tensordot(np.random.default_rng(0).normal(size=(4, n)), matrices, axes=1).reshape(4 * d, d)
+    _, s, V = np.linalg.svd(combined, full_matrices=False)
+    candidates = V[s <= 1e-9 * max(s[0], 0.0)].T
+    if not candidates.shape[1]:
+        return np.zeros((d, 0)), np.eye(d)
+    images = (matrices @ candidates).reshape(n * d, -1)
+    values, turn = np.linalg.eigh(images.T @ images)
+    null = candidates @ turn[:, np.sqrt(np.maximum(values, 0)) <= NULL * max(np.abs(matrices).max(), 1e-300)]
+    if not null.shape[1]:
+        return null, np.eye(d)
+    return null, np.linalg.svd(null, full_matrices=True)[0][:, null.shape[1] :]
 
 
 def gauss_newton_factors(loss: Any, outputs: Any, params: Any, data: Any) -> Float[np.ndarray, "n m d"]:

@@ -1,151 +1,25 @@
-"""Mean-square stability: whether the variance of a learner about a fixed point grows or shrinks, exactly."""
+"""The largest learning rate that is stable in mean square, exactly."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from thalweg._edge import check_choice, check_number, shown
+from thalweg._edge import check_choice, check_number
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
 from thalweg.flow._asked import whole
-from thalweg.flow._increments import Increments
-from thalweg.flow._per_datum import Curvatures, curvatures, flatten_like
-
-MOST_COORDINATES = 1500  # the second moment of the process is a square matrix of this side
-
-
-def mean_square_stability(process: Process, fixed_point: Any, *, tol: float = 1e-10) -> Estimate:
-    """By what factor a step multiplies the variance about a fixed point: stable below 1.
-
-    The spectral radius of `S -> E[J_w S J_w^T]`, with J_w the Jacobian of the step under the noise w. For SGD
-    `J_w = I - eta H_w`. At a point that every datum leaves alone, the variance itself decays or grows by this
-    factor a step; elsewhere the radius decides whether a stationary variance exists.
-
-    **Arguments**
-
-    - `process`: noise finite, or Gaussian by quadrature; a smooth step. The memory of an optimizer counts where
-      `process.coordinates` says so; at most 1500 coordinates (for many parameters and SGD use
-      `largest_stable_learning_rate`).
-    - `fixed_point`: a state, a point, or what `init` takes, that the mean step leaves alone.
-    - `tol`: relative accuracy of the eigenvalue.
-
-    **Returns** an `Estimate`: the radius, its error a bound from the residual. `details`: `mode` (the positive
-    semidefinite S that attains it, trace 1), `mean_radius` (spectral radius of E J_w: stability of the mean, never
-    above `sqrt(radius)`), `offset` (length of the mean increment). Status `UNDEFINED` where the point is not fixed
-    by the mean step.
-
-    **Raises** `ValueError` for noise that cannot be integrated and for steps that jump.
-
-    **When not to trust it**: it is linear. Above 1, paths may still converge almost surely while rare excursions
-    carry the variance.
-
-    **Example**: one parameter, curvatures 1 +- s: radius E (1 - T a)^2.
-
-    >>> import thalweg as tw
-    >>> radius = tw.flow.mean_square_stability(tw.systems.linear_noise(0.5), 2.0)
-    >>> round(float(radius), 12)  # ((1 - 0.6)^2 + (1 - 0.4)^2) / 2
-    0.26
-    """
-    tol = float(check_number(tol, "tol", above=0))
-    increments = Increments(process, fixed_point, "fixed_point")
-    if not process.smooth:
-        raise ValueError("process must be smooth, got smooth=False: the Jacobian of a step that jumps says nothing")
-    d = increments.dimension
-    if d > MOST_COORDINATES:
-        raise ValueError(
-            f"mean_square_stability holds a {d} x {d} matrix, wanted at most {MOST_COORDINATES} coordinates: use "
-            "tw.flow.largest_stable_learning_rate"
-        )
-    x = jnp.asarray(
-        increments.of(fixed_point if _fits(increments, fixed_point) else increments.template, "fixed_point")
-    )
-    jacobians, weights = _jacobians(increments, x)
-
-    def apply(S):
-        return _second_moment(jacobians, weights, jnp.asarray(S.reshape(d, d)))
-
-    radius, mode, residual = _perron(lambda v: np.asarray(apply(v)).reshape(-1), d, tol)
-    offset = float(jnp.linalg.norm(increments.mean(x)))
-    mean = np.asarray(jnp.tensordot(weights, jacobians, axes=1))
-    details = {"mode": mode, "mean_radius": float(np.max(abs(np.linalg.eigvals(mean)))), "offset": offset}
-    status = Status.OK
-    if offset > 1e-6 * (1 + float(jnp.linalg.norm(x))):
-        status = Status.UNDEFINED
-        details["why"] = f"the mean step moves the point by {offset:.3g}: it is no fixed point, move it to one"
-    return Estimate(radius, residual, status, details)
-
-
-def _fits(increments: Increments, given: Any) -> bool:
-    try:
-        increments.of(given, "fixed_point")
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-@eqx.filter_jit
-def _jacobians(increments: Increments, x: Any) -> tuple[Any, Any]:
-    jacobians = jax.jacfwd(increments)(x) + jnp.eye(len(x))
-    return jacobians, increments.weights
-
-
-@eqx.filter_jit
-def _second_moment(jacobians: Any, weights: Any, S: Any) -> Any:
-    def add(total, part):
-        J, w = part
-        return total + w * J @ S @ J.T, None
-
-    return jax.lax.scan(add, jnp.zeros_like(S), (jacobians, weights))[0]
-
-
-def _perron(apply: Callable[[np.ndarray], np.ndarray], d: int, tol: float) -> tuple[float, np.ndarray, float]:
-    """The spectral radius of a map that keeps positive matrices positive, its positive eigenmatrix, a residual.
-
-    By Krein and Rutman the radius is itself an eigenvalue with a positive eigenmatrix, so that among the
-    eigenvalues of the largest modulus the real positive one is wanted.
-    """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
-
-    def normed(S: np.ndarray) -> np.ndarray:
-        S = (S + S.T) / 2
-        return S if np.trace(S) >= 0 else -S
-
-    if d <= 12:
-        basis = np.eye(d * d)
-        matrix = np.stack([apply(e) for e in basis], axis=1)
-        values, vectors = np.linalg.eig(matrix)
-        most = np.max(abs(values))
-        at = np.argmax(np.where(abs(values) >= most * (1 - 1e-9), values.real, -np.inf))
-        S = normed(vectors[:, at].real.reshape(d, d))
-    else:
-        operator = LinearOperator((d * d, d * d), matvec=apply, dtype=float)
-        try:
-            values, vectors = eigs(operator, k=1, which="LM", v0=np.eye(d).reshape(-1), tol=tol)
-            S = normed(vectors[:, 0].real.reshape(d, d))
-        except ArpackNoConvergence:
-            S = np.eye(d)
-            for _ in range(2000):  # slow, but sure for a positive map
-                S = apply(S.reshape(-1)).reshape(d, d)
-                S /= np.trace(S)
-    size = np.trace(S)
-    S = S / size if size > 0 else S
-    after = apply(S.reshape(-1)).reshape(d, d)
-    norm = np.sum(S * S)
-    radius = float(np.sum(S * after) / norm) if norm > 0 else 0.0
-    return radius, S, float(np.linalg.norm(after - radius * S) / max(math.sqrt(norm), 1e-300))
-
-
-# Learning rates -----------------------------------------------------------------------------------
+from thalweg.flow._increments import as_state
+from thalweg.flow._mean_square import ORDERS, as_scale, check_momentum, mixture, read_learner
+from thalweg.flow._per_datum import Curvatures, curvatures
+from thalweg.flow._perron import perron
+from thalweg.processes._descent import _Descent
 
 
 def largest_stable_learning_rate(
-    loss: Callable[..., Any] | None = None,
+    loss: Callable[..., Any] | Process | None = None,
     params: Any = None,
     data: Any = None,
     batch_size: int = 1,
@@ -166,27 +40,31 @@ def largest_stable_learning_rate(
     `E[H_B S H_B] = lambda (H S + S H)` on the range of H = E H_i,
 
     `E[H_B S H_B] = a E[H_i S H_i] + b H S H`: a = 1/B, b = 1 - 1/B with replacement; a = (n-B) / (B (n-1)),
-    b = n (B-1) / (B (n-1)) for subsets. A preconditioner P turns H_i into `P^(1/2) H_i P^(1/2)`. With momentum
+    b = n (B-1) / (B (n-1)) for subsets; a = (n-B) / (B n), b = 1 where each datum is in the batch with probability B/n
+    (the sum of its gradients over B). A preconditioner P turns H_i into `P^(1/2) H_i P^(1/2)`. With momentum
     beta (`v' = beta v + g, x' = x - eta v'`), eta* is where the noise feeds itself through the 2 x 2 response of each
     pair of modes. All is solved in the span of the H_i (from their Gram matrix, its null space dropped).
 
     **Arguments**: the curvature of each datum, in one of these ways
 
-    - `loss(params, datum)`, `params`, `data`: exact Hessians, for up to 300 parameters.
+    - `loss(params, datum)`, `params`, `data`: exact Hessians; beyond 300 parameters where those of single data are of
+      low rank (found from products with vectors) or small enough to store.
     - `outputs(params, datum)` with `loss(output, datum)`: Gauss-Newton, `H_i = J_i^T loss'' J_i`, for any number
       of parameters; equal to the Hessian where the data are fitted.
     - `factors`: array (n, d) or (n, m, d), `H_i = sum_m x_im x_im^T`.
     - `hessians`: array (n, d, d), or a list of scipy LinearOperators or sparse matrices (up to 300 parameters).
+    - `largest_stable_learning_rate(learner, point)`: a learner of `tw.processes.sgd` with a learning rate.
 
     and how SGD runs
 
-    - `batch_size`; `order`: `"replacement"` or `"subset"`. - `momentum`: from 0 up to below 1.
+    - `batch_size`; `order`: `"replacement"`, `"subset"` or `"bernoulli"`. - `momentum`: from 0 up to below 1.
     - `preconditioner`: positive, like `params` or `(d,)`: for frozen Adam `1 / (sqrt(v) + eps)` (its average of
       gradients is momentum beta_1 at learning rate `eta (1 - beta_1)`).
 
     **Returns** an `Estimate`; its error comes from the eigensolver. `details`: `bounds` (published ones: `trace`
     2 / tr H, `largest_eigenvalue` 2 / lambda_max (full batch), `frobenius` 2 tr H / E tr H_B^2 (an upper bound on
-    eta*), `coherence` (Dexter et al. 2024, an upper bound for batches drawn by Bernoulli trials)), `trace`,
+    eta* without momentum), `coherence` `sigma / (lambda_max(H) sqrt(n/B - 1))`, an upper bound on eta* for
+    `"bernoulli"`, with `sigma = lambda_max(|H_i^(1/2) H_j^(1/2)|_F) / max_i lambda_max(H_i)`), `trace`,
     `largest_eigenvalue`, `rank`, `mode` (the S that grows, in the basis `basis` of the span, trace 1). Status
     `UNDEFINED` with value 0 where H has a negative eigenvalue: no rate is stable at a saddle.
 
@@ -195,7 +73,10 @@ def largest_stable_learning_rate(
     **When not to trust it**: it is linear stability in mean square at this point. Above it paths may still
     converge almost surely; away from interpolation the gradients' own noise comes on top.
 
-    Source: Wu et al. (2018), Ma and Ying (2021), Mulayoff and Michaeli (2024) for the operator.
+    Source: Wu et al. (2018), Ma and Ying (2021), Mulayoff and Michaeli (2024) for the operator; the coherence after
+    Dexter et al. (2024), proved here in two lines: the noise alone, `S -> eta^2 (n/B - 1) / n^2 sum_i H_i S H_i`,
+    has at least the radius `(eta max_i lambda_max(H_i) / n)^2 (n/B - 1)`, and
+    `n lambda_max(H) <= lambda_max(|H_i^(1/2) H_j^(1/2)|_F)`.
 
     **Example**: three data in the plane (eta* tr H = 1.344, while full-batch descent allows 1.131).
 
@@ -204,32 +85,23 @@ def largest_stable_learning_rate(
     >>> round(float(rate), 10), round(rate.details["bounds"]["largest_eigenvalue"], 5)
     (0.5760394922, 1.13148)
     """
-    check_choice(order, "order", ("replacement", "subset"))
+    check_choice(order, "order", ORDERS)
     batch_size = whole(batch_size, "batch_size", 1)
-    if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be from 0 up to below 1, got {shown(momentum)}")
+    beta, scale = check_momentum(momentum), as_scale(preconditioner, params)
     tol = float(check_number(tol, "tol", above=0))
-    scale = None if preconditioner is None else flatten_like(preconditioner, params, "preconditioner")
-    if scale is not None and not np.all(scale > 0):
-        raise ValueError(f"preconditioner must be positive everywhere, got {np.min(scale):.3g} as its least entry")
-    curved = curvatures(loss, params, data, outputs, factors, hessians, scale)
-    n = curved.count
-    if order == "subset" and batch_size > n:
-        raise ValueError(f"batch_size must be at most the number of data {n} without replacement, got {batch_size}")
-    B = int(batch_size)
-    if order == "replacement" or n == 1:
-        mix = (1 / B, 1 - 1 / B) if n > 1 else (0.0, 1.0)
-    else:
-        mix = ((n - B) / (B * (n - 1)), n * (B - 1) / (B * (n - 1)))
-
+    weights = None
+    if isinstance(loss, Process):
+        loss, params, data, batch_size, order, weights = _learner(loss, params, data, batch_size, order)
+    curved = curvatures(loss, params, data, outputs, factors, hessians, scale, weights)
+    mix = mixture(curved.count, batch_size, order)
     details: dict[str, Any] = {
         "trace": float(np.sum(curved.spectrum)),
         "largest_eigenvalue": float(np.max(curved.spectrum, initial=0.0)),
         "rank": curved.rank,
-        "bounds": _bounds(curved, mix, B),
+        "bounds": _bounds(curved, mix, batch_size),
         "basis": curved.basis,
     }
-    if curved.lowest < -1e-9 * max(details["largest_eigenvalue"], 1e-300):
+    if curved.lowest < 0:
         why = f"the mean Hessian has the eigenvalue {curved.lowest:.3g} < 0: at a saddle no learning rate is stable"
         return Estimate(0.0, 0.0, Status.UNDEFINED, {**details, "why": why})
     if curved.leaks:
@@ -238,12 +110,27 @@ def largest_stable_learning_rate(
     if not curved.rank:
         why = "all Hessians vanish: every learning rate is stable"
         return Estimate(math.inf, 0.0, Status.UNDEFINED, {**details, "why": why})
-    if momentum == 0:
+    if beta == 0:
         rate, mode, error = _without_momentum(curved, mix, tol)
     else:
-        rate, mode, error = _with_momentum(curved, mix, float(momentum), tol)
+        rate, mode, error = _with_momentum(curved, mix, beta, tol)
     details["mode"] = mode
     return Estimate(rate, error, Status.OK if error < 1e-4 * rate else Status.NOT_CONVERGED, details)
+
+
+def _learner(process: Process, point: Any, data: Any, batch_size: int, order: str) -> tuple[Any, ...]:
+    """What a learner says of its loss, its data and its batches."""
+    step: Any = process.step
+    if not isinstance(step, _Descent) or step.optimizer is not None:
+        raise ValueError(
+            "loss must be a function, or a learner of tw.processes.sgd with a learning rate (momentum= and "
+            "preconditioner= stand for an optimizer)"
+        )
+    if data is not None or batch_size != 1 or order != "replacement":
+        raise ValueError("a learner says its data, batch_size and order itself: leave them away")
+    state = as_state(process, point, "params")
+    loss, data, batch, order, weights = read_learner(process)
+    return loss, state.params, data, batch, order, weights
 
 
 def _without_momentum(
@@ -299,7 +186,7 @@ def _with_momentum(
             noise = a * curved.sandwich(S) + (b - 1) * h[:, None] * S * h[None, :]
             return (response * eta**2 * noise).reshape(-1)
 
-        mu, modes[eta], _ = _perron(apply, len(h), tol)
+        mu, modes[eta], _ = perron(apply, len(h), tol)
         return mu
 
     if feedback(edge * (1 - 1e-9)) < 1:

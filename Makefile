@@ -10,7 +10,7 @@ export PYTHON
 WORKERS ?= 2
 RUN = .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help environment report test lint types test-only test-slow test-newest wheel-test gpu-smoke bench clean
+.PHONY: help environment report test lint types test-only test-slow test-newest test-torch wheel-test gpu-smoke bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,10 @@ test-only: environment
 
 test-slow: environment ## the long statistical suites
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile -m slow
+
+test-torch: environment ## the door for PyTorch; installs torch into .venv
+	@.ci/torch
+	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py src/thalweg/knowledge/torch
 
 test-newest: ## the tests on the newest Python at hand (3.13 or later)
 	@.ci/test-newest

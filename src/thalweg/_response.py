@@ -141,7 +141,7 @@ def response(
     if np.ndim(start) or key.ndim:
         what = "start" if np.ndim(start) else "key"
         raise ValueError(f"{what} must be one, got several: for one a member, put response under jax.vmap")
-    state = settle(process, state, key, Batch())
+    state = settle(process, state, key, Batch(), real=True)
     coordinates = process.coordinates or _floating(state)
     read = coordinates if read is None else read
     check_function(read, "read", "state")

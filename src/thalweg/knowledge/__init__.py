@@ -6,7 +6,12 @@ _NAMES: dict[str, list[str]] = {
     "_attribution": ["Attribution", "attribution"],
     "_forks": ["Forks", "fork_data", "forks"],
     "_influence": ["influence", "small_fork"],
+    "_by_datum": ["Layer"],
+    "_localization": ["Localization"],
+    "_localize": ["localize"],
+    "_matching": ["Match", "Naming", "match_units", "name_units"],
     "_permutation": ["DatumPermutation", "datum_permutation_test"],
+    "_profiles": ["profiles"],
     "_tallied": ["Tallied"],
     "_tally": ["Tally"],
 }

@@ -16,17 +16,20 @@ from thalweg._process import simulate
 from thalweg._results import Estimate
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._measure import Measurement, measure
+from thalweg.energy.ground_states._mixture import why_not
 from thalweg.energy.ground_states._monte_carlo import (
     MonteCarlo,
     check_trap,
     check_wavefunction,
     variational_monte_carlo,
 )
+from thalweg.energy.ground_states._noise_free import ClosedForm, noise_free_ground_state
 from thalweg.energy.ground_states._rbm_state import MOST_EXCHANGES, RBMState, Symmetrised
 from thalweg.energy.ground_states._slater import SlaterDeterminants
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import GaussianState, Product, Wavefunction
 
+FEW_HIDDEN = 8  # up to which the sum over 2^hidden Gaussians takes seconds
 STRIDE = 20  # steps between two looks at the energy
 
 
@@ -37,6 +40,7 @@ class GroundState:
     - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s from fresh samples of the frozen state.
     - `state`: the trained `Wavefunction`. - `trap`: the Hamiltonian.
     - `measurement`: everything measured: variance, virial ratio, acceptance, autocorrelation time, R-hat, samples.
+      For a plain Boltzmann machine whose energy has a closed form: that, a `ClosedForm`, without samples or noise.
     - `history`: of training, by step: "energy", "error", "variance", "acceptance", "rate".
     - `training`: the last state of the run, to go on from.
     """
@@ -44,7 +48,7 @@ class GroundState:
     energy: Estimate
     state: Wavefunction
     trap: HarmonicTrap
-    measurement: Measurement
+    measurement: Measurement | ClosedForm
     history: dict[str, Float[np.ndarray, " steps"]]
     training: MonteCarlo | None
 
@@ -75,6 +79,12 @@ class GroundState:
     def measure(self, *, key: Any, tol: float | None = None, **settings: Any) -> Measurement:
         """Fresh samples of the trained state: a new `Measurement`; arguments as those of `tw.energy.measure`."""
         return measure(self.state, self.trap, key=key, tol=tol, **settings)
+
+    def to_xarray(self) -> Any:
+        """Everything found as an `xarray.Dataset`: numbers, training by step, densities, the blocking curve."""
+        from thalweg.energy.ground_states._labelled import labelled
+
+        return labelled(self)
 
     def __str__(self) -> str:
         return f"E = {self.measurement}"
@@ -111,7 +121,11 @@ def ground_state(
       there is a Jastrow factor and there are at most 24 exchanges.
     - `walkers`, `moves`, `method`: as in `variational_monte_carlo`.
     - `steps`: steps of training; by default until the energy falls no more.
-    - `on_stride`: called as `on_stride(step, scalars)` every 20 steps of training; `False` stops it.
+    - `on_stride`: called as `on_stride(step, scalars)` every 20 steps of training, then every 32 records of measuring
+      (whose scalars hold "r_hat"); `False` stops what it is called from.
+
+    A plain Boltzmann machine whose energy has a closed form is minimised without sampling (`noise_free_ground_state`),
+    unless `steps` or a `method` of sampling is given.
 
     **Returns** a `GroundState`.
 
@@ -126,6 +140,10 @@ def ground_state(
     if steps is not None and (not is_whole(steps) or steps < 0):
         raise ValueError(f"steps must be a whole number >= 0, got {shown(steps)}")
     first, second, third = jax.random.split(as_key(key), 3)
+    if state is None and method == "auto" and steps is None and not symmetric:
+        found = _without_noise(trap, hidden, jastrow, sigma, first)
+        if found is not None:
+            return GroundState(found.energy, found.state, trap, found, {}, None)
     if state is None:
         state = build_state(trap, hidden, jastrow, sigma, symmetric, first)
     else:
@@ -141,8 +159,18 @@ def ground_state(
         walkers=walkers,
         start=training.walkers,
         width=training.width,
+        on_stride=on_stride,
     )
     return GroundState(measured.energy, training.psi, trap, measured, history, training)
+
+
+def _without_noise(trap: HarmonicTrap, hidden: Any, jastrow: Any, sigma: Any, key: Any) -> ClosedForm | None:
+    """The plain Boltzmann machine by its closed form, where there is one."""
+    plain = jastrow is False or (jastrow == "auto" and (trap.particles == 2 or trap.interaction is False))
+    if not plain or not is_whole(hidden) or not 1 <= hidden <= FEW_HIDDEN:
+        return None
+    even = not isinstance(sigma, str) or bool(np.ptp(np.asarray(trap.frequencies)) == 0)
+    return None if why_not(trap, hidden, even) else noise_free_ground_state(trap, hidden, sigma=sigma, key=key)
 
 
 def default_tolerance(trap: HarmonicTrap) -> float:

@@ -8,6 +8,7 @@ _NAMES = {
     "_learners": ["coin", "linear_noise", "pit", "pit_losses", "pit_points"],
     "_lorenz": ["lorenz", "lorenz96"],
     "_perceptron": ["Perceptron", "perceptron", "softmax_classifier"],
+    "_planted": ["Planted", "planted"],
     "_thermostats": ["ThermostatTable", "feedback_loop", "saturating_thermostat", "thermostat", "thermostat_table"],
     "_two_wells": ["two_wells", "two_wells_losses"],
     "_wells": ["double_well"],

@@ -9,7 +9,9 @@ _NAMES: dict[str, list[str]] = {
     "_by_datum": ["Layer"],
     "_localization": ["Localization"],
     "_localize": ["localize"],
+    "_matching": ["Match", "Naming", "match_units", "name_units"],
     "_permutation": ["DatumPermutation", "datum_permutation_test"],
+    "_profiles": ["profiles"],
     "_tallied": ["Tallied"],
     "_tally": ["Tally"],
 }

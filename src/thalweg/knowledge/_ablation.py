@@ -1,4 +1,4 @@
-"""Ablation: what becomes of each group's losses without one unit."""
+"""Ablation: what becomes of each datum's loss without one unit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,32 +22,26 @@ def mean_activation(model: Any, params: Any, x: Any, units: int) -> Any:
     return mean if mean.shape == (units,) else jnp.zeros(units)
 
 
-def losses_moved(
-    loss: Callable[[Any, Any], Any], params: Any, layer: Selection, mean: Any, data: Any, groups: Any
-) -> Float[np.ndarray, "groups units"]:
-    """How far the loss of a datum moves, on average over each group, when one unit is held at its mean activation.
+def ablated(
+    loss: Callable[[Any, Any], Any], params: Any, layer: Selection, mean: Any, data: Any
+) -> Float[np.ndarray, "n units"]:
+    """How much the loss of each datum rises when one unit is held at its mean activation.
 
-    **Arguments**
-
-    - `layer`: the selection of a `Layer` in the parameters: its outgoing row is set to 0 and the next bias takes on
-      `mean` times that row. - `mean`: (units,). - `data`: leading axis n. - `groups`: (groups, n) of 0 and 1.
+    **Arguments**: `layer`, the selection of a `Layer` in the parameters: its outgoing row is set to 0 and the next bias
+    takes on `mean` times that row; `mean`, (units,); `data`, leading axis n.
     """
-    return np.asarray(_losses(loss, params, layer, mean, data, jnp.asarray(groups, float)))
+    return np.asarray(_ablated(loss, params, layer, mean, data))
 
 
 @eqx.filter_jit
-def _losses(loss: Any, params: Any, layer: Selection, mean: Any, data: Any, groups: Any) -> Any:
-    share = groups / groups.sum(axis=1, keepdims=True)
-
+def _ablated(loss: Any, params: Any, layer: Selection, mean: Any, data: Any) -> Any:
     def losses(params: Any) -> Any:
         return jax.vmap(lambda datum: loss(params, datum))(data)
-
-    whole = losses(params)
 
     def without(unit: Any) -> Any:
         part = Layer(*layer.get(params))
         moved = part.next_biases + mean[unit] * part.outgoing[unit]
         changed = part._replace(outgoing=part.outgoing.at[unit].set(0.0), next_biases=moved)
-        return share @ abs(losses(layer.put(params, changed)) - whole)
+        return losses(layer.put(params, changed))
 
-    return jax.lax.map(without, jnp.arange(mean.shape[0])).T
+    return (jax.lax.map(without, jnp.arange(mean.shape[0])) - losses(params)).T

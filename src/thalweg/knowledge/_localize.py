@@ -12,7 +12,7 @@ from thalweg._noise import as_key
 from thalweg._process import simulate
 from thalweg._results import Status
 from thalweg._select import Selection, select
-from thalweg.knowledge._ablation import losses_moved, mean_activation
+from thalweg.knowledge._ablation import ablated, mean_activation
 from thalweg.knowledge._by_datum import Layer, Shares, Visits, first_layer, ratio, tally_shares
 from thalweg.knowledge._forks import check_labels, check_pairs, drawing, twins
 from thalweg.knowledge._levels import LEVELS, PARTS, Parts, correlation, partial_correlation
@@ -133,7 +133,7 @@ class _Trained(NamedTuple):
     gradient: np.ndarray  # at the snapshot
     outgoing: np.ndarray
     fork: Shares
-    ablated: Any  # (2, units), or None
+    lost: Any  # how far ablating a unit moves the losses of A and of B, (2, units), or None
     accuracy: float
     loss: float
     finite: bool
@@ -178,13 +178,12 @@ def _train(setting: _Setting, key: Any) -> _Trained:
     held = jax.tree.map(lambda leaf: leaf[rest], data)
     loss, accuracy = _score(model, params, held)
     gradient = _bias_gradients(model, params, selected, jax.tree.map(lambda leaf: leaf[first], data))
-    ablated = None
+    lost = None
     if plan.controls:
         some = rest[np.linspace(0, len(rest) - 1, min(len(rest), MOST_ABLATED)).astype(int)]
-        units = run.folds["visits"].shape[2]
-        mean = mean_activation(model, params, data[0][first], units)
-        sides = np.stack([group[some], ~group[some]])
-        ablated = losses_moved(model.loss, params, selected, mean, jax.tree.map(lambda leaf: leaf[some], data), sides)
+        mean = mean_activation(model, params, data[0][first], gradient.shape[1])
+        moved = np.abs(ablated(model.loss, params, selected, mean, jax.tree.map(lambda leaf: leaf[some], data)))
+        lost = np.stack([moved[group[some]].mean(0), moved[~group[some]].mean(0)])
     visits = np.asarray(run.folds["visits"])[:, first]
     return _Trained(
         first,
@@ -194,7 +193,7 @@ def _train(setting: _Setting, key: Any) -> _Trained:
         np.abs(gradient),
         np.asarray(Layer(*selected.get(params)).outgoing),
         fork,
-        ablated,
+        lost,
         float(accuracy),
         float(loss),
         run.ok and status == Status.OK,
@@ -364,9 +363,9 @@ def _by_datum(setting: _Setting, network: _Trained, one: _Seen, level: str) -> A
 
 def _ablations(network: _Trained, one: _Seen) -> list[float]:
     """r over units of the ablation share: with the tally share, the snapshot share, the tally given the snapshot."""
-    if network.ablated is None:
+    if network.lost is None:
         return [float("nan")] * 3
-    lost = ratio(*np.abs(network.ablated))
+    lost = ratio(*np.abs(network.lost))
     tally, snapshot = one.tally["unit"], one.others["snapshot"]["unit"]
     return [correlation(tally, lost), correlation(snapshot, lost), partial_correlation(tally, lost, snapshot)]
 

@@ -110,7 +110,7 @@ RECORD: list[Any] = [*FUNCTION, lambda s, w, n: "text", lambda s, w, n: object()
 UNTIL: list[Any] = [*FUNCTION, lambda s: jnp.ones(2, bool), lambda s: "text", lambda s: None, lambda s, w: True]
 ON_CHUNK: list[Any] = FUNCTION
 OPTIONS: list[Any] = [3, "fast", {"chunk": 3}, tw.Options]
-RESUME: list[Any] = [3, "checkpoint.nc", {}]
+RESUME: list[Any] = [3, "checkpoint.nc", {}, True]  # True needs a folder
 
 GOOD_SERIES = np.sin(np.arange(200.0) ** 2)
 
@@ -266,6 +266,8 @@ def core() -> dict[str, Asked]:
             {
                 "f": [*REQUIRED_FUNCTION, lambda a: np.ones(a), lambda a: {str(a): a}, lambda b: b],
                 "a": [[], 3, None],
+                "options": OPTIONS,
+                "resume": [3, "yes", True],
             },
         ),
         "stack": Asked(
@@ -279,7 +281,10 @@ def core() -> dict[str, Asked]:
             {
                 "chunk": optional_whole(),
                 "store": optional_whole(),
-                "checkpoint": FUNCTION,
+                "checkpoint": FUNCTION[1:],  # a text is a folder
+                "checkpoint_every": NOT_NEGATIVE,
+                "memory": [value for value in POSITIVE if value is not None],
+                "record_to": ["record", "record.csv", 3, object()],
                 "progress": ["yes", 3],
                 "shard": ["yes", 3],
                 "vectorise": ["yes", 3],
@@ -561,6 +566,8 @@ def rare() -> dict[str, Asked]:
                 "kill": [*whole(1), None, 9],
                 "repeats": [*whole(2), None],
                 "most_levels": [*whole(1), None],
+                "options": OPTIONS,
+                "resume": [3, "yes", True],
             },
         ),
         "gradient_noise": Asked(

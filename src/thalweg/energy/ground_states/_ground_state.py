@@ -203,7 +203,7 @@ def build_state(
     else:
         alpha = 1.0 if isinstance(sigma, str) else 1 / (2 * float(sigma) ** 2 * float(jnp.mean(trap.frequencies)))
         factors.append(GaussianState.of(trap, alpha))
-    if trap.statistics == "fermions" and max(trap.spins) > 1:
+    if any(any(numbers) for part in trap.orbitals for numbers in part):
         factors.append(SlaterDeterminants.of(trap))
     if jastrow:
         factors.append(PadeJastrow.of(trap))

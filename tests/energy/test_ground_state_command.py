@@ -70,7 +70,7 @@ def test_figures_of_a_run(sampled, pair):
         assert axes.get_ylabel() == words
         assert "bohr" in axes.get_xlabel()
         assert {text.get_text() for text in axes.get_legend().get_texts()} == {"sampled", "exact"}
-    assert tw.plot.blocking_curve(data).get_xlabel() == "block size"
+    assert tw.plot.blocking_curve(data).get_xlabel() == "block size [steps]"
     with pytest.raises(ValueError, match="lacks energy_by_step"):
         tw.plot.energy_history(pair.to_xarray())
     plt.close("all")

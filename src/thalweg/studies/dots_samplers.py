@@ -88,10 +88,9 @@ def _memory(state: Any, trap: Any, method: str, walkers: int, exact: Any) -> dic
     import jax.numpy as jnp
 
     import thalweg as tw
-    from thalweg.energy.ground_states._measure import walk
     from thalweg.energy.ground_states._monte_carlo import spread_walkers
 
-    process = walk(state, method, walkers=walkers, moves=1)
+    process = tw.energy.wavefunction_sampler(state, method, walkers=walkers)
 
     def look(s: Any, w: Any, n: Any) -> dict[str, Any]:
         r = n.x.reshape(walkers, 2, trap.dimension)

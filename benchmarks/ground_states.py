@@ -64,7 +64,7 @@ def local_energies():
     state = tw.energy.RBMState.start(trap, 4, key=3)
     model, _, hamiltonian = in_netket(state, trap, 0)
     x = np.asarray(model.samples).reshape(-1, trap.coordinates)
-    theirs = np.asarray(model.local_estimators(hamiltonian)).reshape(-1)
+    theirs = np.asarray(model.local_estimators(hamiltonian).data).reshape(-1)
     ours = np.asarray(tw.energy.local_energy(state, trap, x).total)
     worst = float(np.max(np.abs(ours - theirs) / np.maximum(np.abs(ours), 1)))
     target("local energies, largest difference from NetKet's", worst, most=1e-10)
@@ -97,9 +97,8 @@ def iterations():
         distance = lambda s, w, n: jnp.linalg.norm(n.x[:, :2] - n.x[:, 2:], axis=1)  # noqa: E731
         series = tw.simulate(process, s, 300, key=1, record=distance).record[50:].T
         taus[method] = tw.stats.autocorrelation_time(np.asarray(series)).value
-    print(
-        f"  autocorrelation time in steps: {taus['metropolis']:.2f} of {MOVES} Metropolis, {taus['gibbs']:.2f} of 5 Gibbs"
-    )
+    words = f"{taus['metropolis']:.2f} of {MOVES} Metropolis moves, {taus['gibbs']:.2f} of 5 Gibbs moves"
+    print(f"  autocorrelation time in steps: {words}")
     target("autocorrelation time, 5 Gibbs / 20 Metropolis moves", taus["gibbs"] / taus["metropolis"], most=1.0)
 
 
@@ -186,7 +185,8 @@ _FIRST = {
     "p = tw.energy.variational_monte_carlo(t, tw.energy.RBMState.start(t, 2), walkers=1024, moves=20);"
     "print(float(tw.simulate(p, p.init(0), 1, key=0).state.energy))",
     "NetKet": "import sys; sys.path.insert(0, 'benchmarks'); import thalweg as tw; from ground_states import in_netket;"
-    "t = tw.energy.HarmonicTrap(2); m, d, h = in_netket(tw.energy.RBMState.start(t, 2), t, 0); d.advance(1); print(d.energy)",
+    "t = tw.energy.HarmonicTrap(2); m, d, h = in_netket(tw.energy.RBMState.start(t, 2), t, 0);"
+    "d.advance(1); print(d.energy)",
 }
 
 _MEMORY = """

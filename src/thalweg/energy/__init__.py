@@ -15,6 +15,7 @@ _NAMES = {
     "boltzmann._training": ["Training", "training"],
     "ground_states._ansatz": ["Ansatz"],
     "ground_states._densities": ["radial_densities"],
+    "ground_states._evaluate": ["evaluate"],
     "ground_states._forward_laplacian": ["forward_laplacian"],
     "ground_states._ground_state": ["GroundState", "ground_state"],
     "ground_states._jastrow": ["PadeJastrow"],

@@ -19,6 +19,7 @@ from thalweg.energy.ground_states._measure import Measurement, measure
 from thalweg.energy.ground_states._mixture import why_not
 from thalweg.energy.ground_states._monte_carlo import (
     MonteCarlo,
+    check_start,
     check_trap,
     check_wavefunction,
     variational_monte_carlo,
@@ -101,7 +102,7 @@ def ground_state(
     state: Wavefunction | None = None,
     symmetric: bool | None = None,
     walkers: int = 1024,
-    moves: int = 20,
+    moves: int = 10,
     method: str = "auto",
     steps: int | None = None,
     on_stride: Any = None,
@@ -149,7 +150,9 @@ def ground_state(
     else:
         check_wavefunction(state, trap)
     process = variational_monte_carlo(trap, state, walkers=walkers, moves=moves, method=method)
-    training, history = _train(process, process.init(second), second, tol, steps, on_stride)
+    start = process.init(second)
+    check_start(state, start.walkers)
+    training, history = _train(process, start, second, tol, steps, on_stride)
     measured = measure(
         training.psi,
         trap,

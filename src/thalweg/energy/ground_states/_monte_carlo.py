@@ -10,6 +10,7 @@ import numpy as np
 from thalweg._edge import check_number, is_whole, shown
 from thalweg._noise import as_key
 from thalweg._process import Process
+from thalweg.energy.ground_states._ansatz import Ansatz
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._moves import GOALS, METHODS, Steps, check_method, laws, move
 from thalweg.energy.ground_states._reconfiguration import stochastic_reconfiguration
@@ -251,6 +252,17 @@ def check_wavefunction(state: Any, trap: HarmonicTrap, name: str = "state") -> N
             f"{name} must be of {trap.particles} particles in {trap.dimension} dimensions, "
             f"got one of {state.particles} in {state.dimension}"
         )
+
+
+def check_start(state: Wavefunction, walkers: Any) -> None:
+    """Refuse a wavefunction of a user's own that is not finite where the walkers start."""
+    if isinstance(state, Ansatz):
+        logs = np.asarray(eqx.filter_jit(state.log_at)(walkers.T))
+        if not np.all(np.isfinite(logs)):
+            raise ValueError(
+                f"state must give a finite log_psi where the walkers start, got NaN or infinity at "
+                f"{np.count_nonzero(~np.isfinite(logs))} of {logs.size}"
+            )
 
 
 def first_width(trap: HarmonicTrap) -> Any:

@@ -84,7 +84,7 @@ def iterations():
         begun = process.init(0)
         contenders[name] = lambda process=process, begun=begun: tw.simulate(process, begun, BLOCK, key=1).state.energy
     _, driver, _ = in_netket(state, trap, 0)
-    contenders["NetKet"] = lambda: driver.advance(BLOCK)
+    contenders["NetKet"] = lambda: driver.run(BLOCK, show_progress=False)
     times = alternate(contenders, turns=9)
     show(f"{BLOCK} iterations of {WALKERS} walkers", times, unit="iterations/s", work=BLOCK)
     for name, least in (("thalweg, Metropolis", 2.4), ("thalweg, 5 Gibbs moves", 8.0)):
@@ -126,11 +126,11 @@ _MOST = 600
 def _netket_seconds(trap, hidden: int, seed: int, goal: float) -> float:
     state = tw.energy.RBMState.start(trap, hidden, key=seed)
     model, driver, _ = in_netket(state, trap, seed)
-    driver.advance(1)  # compiles
+    driver.run(1, show_progress=False)  # compiles
     spent = 0.0
     for _ in range(_MOST // BLOCK):
         began = time.perf_counter()
-        driver.advance(BLOCK)
+        driver.run(BLOCK, show_progress=False)
         spent += time.perf_counter() - began
         if tw.energy.closed_form_energy(machine_of(model.parameters), trap).energy.value < goal:
             return spent
@@ -186,7 +186,7 @@ _FIRST = {
     "print(float(tw.simulate(p, p.init(0), 1, key=0).state.energy))",
     "NetKet": "import sys; sys.path.insert(0, 'benchmarks'); import thalweg as tw; from ground_states import in_netket;"
     "t = tw.energy.HarmonicTrap(2); m, d, h = in_netket(tw.energy.RBMState.start(t, 2), t, 0);"
-    "d.advance(1); print(d.energy)",
+    "d.run(1, show_progress=False); print(d.energy)",
 }
 
 _MEMORY = """

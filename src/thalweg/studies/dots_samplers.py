@@ -77,8 +77,8 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
         figures={
             "memory": Picture(
                 _draw(data),
-                "How many moves it takes until a walker has forgotten the distance of its electrons, and the size of its "
-                "cloud. A Gibbs move costs no drift force.",
+                "How many moves it takes until a walker has forgotten the distance of its electrons, and the size "
+                "of its cloud. A Gibbs move costs no drift force.",
             )
         },
         data={"samplers": data},

@@ -127,7 +127,7 @@ def test_independent_pits_add_up():
     along = (b - a) / np.linalg.norm(b - a)
     assert np.max(np.abs((points - a) @ [-along[1], along[0]])) > 2e-3
     assert found.path.cost[-1] == pytest.approx(float(found.value), rel=2e-3)
-    assert found.rate.status == Status.UNDEFINED and "one dimension" in found.rate.message
+    assert found.rate.status == Status.UNDEFINED and "saddle for its target" in found.rate.message
     # H = 0 along the path.
     x, p = points[20], found.path.momentum[20]
     tilt = process.noise.expectation(lambda w: jnp.exp(p @ (process.step(x, w) - x)))
@@ -139,6 +139,34 @@ def test_over_one_lip_of_two():
     process = tw.Process(pits, tw.noise.Choice(2, shape=(2,)))
     found = tw.flow.quasi_potential(process, np.array([BOTTOM, BOTTOM]), np.array([LIP, BOTTOM]), nodes=32)
     assert abs(float(found.value) - 13.2358723) < 2 * found.value.error < 0.1
+    # The other pit does not change the rate, which is known on a line.
+    for ours, alone in ((found, of_pit(0.01)), (found.diffusion, of_pit(0.01).diffusion)):
+        assert ours.rate.ok and ours.rate.error < 0.05 * float(ours.rate)
+        assert float(ours.rate) == pytest.approx(float(alone.rate), rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_prefactor_on_a_path_that_bends():
+    """The pit beside linear noise, seen in turned and bent coordinates: the rate is that of the pit on a line."""
+    T = 0.003
+
+    def bent(z):
+        return TURN @ jnp.stack([z[0], z[1] + 2 * (z[0] - BOTTOM) ** 2])
+
+    def straight(z):
+        z = TURN.T @ z
+        return jnp.stack([z[0], z[1] - 2 * (z[0] - BOTTOM) ** 2])
+
+    def step(z, w):
+        x, y = straight(z)
+        slope = jnp.where(w[1] == 0, 9.6, 6.4) * y + jnp.where(w[1] == 0, 2.0, -2.0)
+        return bent(jnp.stack([tw.systems.pit(T).step(x, w[0]), y - T * slope]))
+
+    process = tw.Process(step, tw.noise.Choice(2, shape=(2,)))
+    ends = [np.asarray(bent(jnp.array([x, 0.0]))) for x in (BOTTOM, LIP)]
+    found, alone = tw.flow.quasi_potential(process, *ends, nodes=48), of_pit(T)
+    assert found.rate.ok and float(found.rate) == pytest.approx(float(alone.rate), rel=0.05)
+    assert found.rate.details["barrier"] == pytest.approx(float(alone.value), abs=0.01)
 
 
 def test_gradient_langevin_in_three_dimensions():

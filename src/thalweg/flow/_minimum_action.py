@@ -122,6 +122,12 @@ def _action(increments: Increments, reference: Array, across: Array, u: Array, k
     return jax.value_and_grad(total)(u)
 
 
+def momenta(increments: Increments, path: Array, kind: str) -> Array:
+    """The momentum of each segment of a path, (n, d)."""
+    found: Array = _segments(increments, path, kind)[1]
+    return found
+
+
 @eqx.filter_jit
 def _segments(increments: Increments, points: Array, kind: str) -> Any:
     return _pieces(increments, points, kind)

@@ -169,6 +169,29 @@ def test_the_prefactor_on_a_path_that_bends():
     assert found.rate.details["barrier"] == pytest.approx(float(alone.value), abs=0.01)
 
 
+def rotating_wells(z, w):
+    """A double well with a valley that bends and a force along its level lines: V = U / 0.1 for its diffusion."""
+    x, y = z
+    slope = jnp.stack([4 * x * (x**2 - 1) - 0.9 * x * (y - 0.3 * x**2), 1.5 * (y - 0.3 * x**2)])
+    force = -slope + 0.6 * jnp.stack([slope[1], -slope[0]])
+    return z + 0.02 * force + jnp.sqrt(2 * 0.1 * 0.02) * (2.0 * w - 1)
+
+
+@pytest.mark.slow
+def test_a_prefactor_without_detailed_balance():
+    """The force along the level lines changes nothing of V and the density at rest, and speeds up the saddle."""
+    process = tw.Process(rotating_wells, tw.noise.Choice(2, shape=(2,)))
+    start, saddle = np.array([-1.0, 0.3]), np.zeros(2)
+    found = tw.flow.quasi_potential(process, start, saddle, nodes=64)
+    lift = (2.5 + np.sqrt(2.5**2 + 4 * 8.16)) / 2  # of the force at the saddle; det of U'' is 12 and -6
+    known = 0.02 * lift / (2 * np.pi) * np.sqrt(2) * np.exp(-10)
+    assert found.diffusion.rate.ok and abs(float(found.diffusion.rate) - known) < 2 * found.diffusion.rate.error
+    assert float(found.diffusion.rate) == pytest.approx(known, rel=0.1)
+    rough = tw.flow.quasi_potential(process, start, saddle, nodes=24)
+    assert abs(np.log(float(rough.diffusion.rate) / known)) > 0.1  # a coarse path will not do, and says so
+    assert abs(float(rough.diffusion.rate) - known) < 3 * rough.diffusion.rate.error
+
+
 def test_gradient_langevin_in_three_dimensions():
     """Detailed balance: V = dU / temperature, along a potential whose valley bends."""
 

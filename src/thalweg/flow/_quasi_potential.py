@@ -69,8 +69,8 @@ def quasi_potential(
 
     - `process`: noise finite, or Gaussian (by quadrature).
     - `start`, `target`: states or points. Escape: the bottom of the well and a point at or beyond the lip.
-    - `nodes`: segments of the path in more than one dimension (half as many serve for the error); stretches
-      of the quadrature in one.
+    - `nodes`: segments of the path in more than one dimension (half as many serve for the error; a prefactor on a path
+      that bends may need 100 and more); stretches of the quadrature in one.
     - `iterations`, `tol`: of the minimisation, in more than one dimension.
 
     **Returns** a `QuasiPotential`. The error of `value` is that of its discretisation.
@@ -126,16 +126,25 @@ def _in_the_plane(
         if points is None or not over.ok:
             found[kind] = QuasiPotential(value, path, *_no_rate_at_all(over.message))
             continue
-        points = np.concatenate([bottom.point[None], points[1:-1], saddle.point[None]])
-        log_prefactor, barrier, error = exponents(increments, bottom, saddle, points, kind)
+        fine, coarse = (
+            exponents(
+                increments, bottom, saddle, np.concatenate([bottom.point[None], on[1:-1], saddle.point[None]]), kind
+            )
+            for on in (points, over.details["coarse"])
+        )
+        log_prefactor, barrier, error = fine
         log_rate = log_prefactor - barrier
+        # The prefactor feels the path in first order: a path of half the segments says how far it may be off.
+        error += abs(log_rate - (coarse.log_prefactor - coarse.barrier)) / 3
+        status = Status.OK if error < 0.5 else Status.NOT_CONVERGED
         details = {
             "prefactor": math.exp(log_prefactor),
             "bottom": bottom.point,
             "lip": saddle.point,
             "barrier": barrier,
+            "iterations": f"the path of {nodes} segments (nodes=), or {iterations}",
         }
-        rate = Estimate(math.exp(log_rate), math.exp(log_rate) * error, over.status, details)
+        rate = Estimate(math.exp(log_rate), math.exp(log_rate) * error, status, details)
         found[kind] = QuasiPotential(value, path, rate, log_rate)
     return found["exact"]._replace(diffusion=found["diffusion"])
 

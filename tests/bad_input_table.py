@@ -110,7 +110,7 @@ RECORD: list[Any] = [*FUNCTION, lambda s, w, n: "text", lambda s, w, n: object()
 UNTIL: list[Any] = [*FUNCTION, lambda s: jnp.ones(2, bool), lambda s: "text", lambda s: None, lambda s, w: True]
 ON_CHUNK: list[Any] = FUNCTION
 OPTIONS: list[Any] = [3, "fast", {"chunk": 3}, tw.Options]
-RESUME: list[Any] = [3, "checkpoint.nc", {}]
+RESUME: list[Any] = [3, "checkpoint.nc", {}, True]  # True needs a folder
 
 GOOD_SERIES = np.sin(np.arange(200.0) ** 2)
 
@@ -233,8 +233,7 @@ def core() -> dict[str, Asked]:
             {"process": TWO, "state": TWO_START, "steps": 3},
             {
                 "process": [*PROCESS, Bad(tw.Process(lambda s, w: s["a"]), "step")],
-                # Marked, so that no random number stands in: it would reach the user's step, whose error is the user's.
-                "state": [*STATE, Bad("right", "state")],
+                "state": [*STATE, 1j, {"a": 1j * jnp.ones(3), "b": jnp.zeros(3), "n": 0}],
                 "steps": [*whole(), None],
                 "key": KEY,
                 "start": [1.5, -1, "now", None, NAN],
@@ -267,6 +266,8 @@ def core() -> dict[str, Asked]:
             {
                 "f": [*REQUIRED_FUNCTION, lambda a: np.ones(a), lambda a: {str(a): a}, lambda b: b],
                 "a": [[], 3, None],
+                "options": OPTIONS,
+                "resume": [3, "yes", True],
             },
         ),
         "stack": Asked(
@@ -280,7 +281,10 @@ def core() -> dict[str, Asked]:
             {
                 "chunk": optional_whole(),
                 "store": optional_whole(),
-                "checkpoint": FUNCTION,
+                "checkpoint": FUNCTION[1:],  # a text is a folder
+                "checkpoint_every": NOT_NEGATIVE,
+                "memory": [value for value in POSITIVE if value is not None],
+                "record_to": ["record", "record.csv", 3, object()],
                 "progress": ["yes", 3],
                 "shard": ["yes", 3],
                 "vectorise": ["yes", 3],
@@ -562,6 +566,8 @@ def rare() -> dict[str, Asked]:
                 "kill": [*whole(1), None, 9],
                 "repeats": [*whole(2), None],
                 "most_levels": [*whole(1), None],
+                "options": OPTIONS,
+                "resume": [3, "yes", True],
             },
         ),
         "gradient_noise": Asked(
@@ -682,6 +688,198 @@ def densities() -> dict[str, Asked]:
     return asked
 
 
+def steered() -> dict[str, Asked]:
+    """`tw.steering`: what is carried along a run, and finite systems."""
+    steering = tw.steering
+    room = systems.thermostat(0.1, 25.0)
+    state = room.init(room=35.0, thermostat=10.0)
+    run: dict[str, Any] = {"process": room, "state": state, "steps": 3}
+    states = [*STATE, 1j, {"room": 1j, "thermostat": 0.0}, {"room": NAN, "thermostat": 0.0}]
+    not_picked = [lambda s: s["z"], lambda s: s["room"] * 2, lambda s: [], lambda: 0]
+    agents = [*["nowhere", "", 3, object(), {}, [], ("room", 3), (None, "room"), np.ones(7, bool)], *not_picked]
+    inside = [Bad("room", "source"), Bad(lambda s: s["room"], "source")]
+    sources = [
+        *["nowhere", "", 3, None, object(), {}, [], (), ("room",), ("room", "up"), ("room", NAN), ("room", 0.0)],
+        *[("room", np.ones(3)), ("room", 1j), ("room", object()), ("room", 1.0, 2.0), np.ones(7, bool)],
+        *["thermostat", lambda s: s["thermostat"], *not_picked],
+    ]
+    several = [*sources, lambda s: s, lambda p: p.noise]
+    targets = [
+        *["nowhere", 3, None, object(), {}, [], "thermostat", not_picked[0], not_picked[3], lambda s, w: s],
+        *[lambda s: "text", lambda s: None, lambda s: [], lambda s: s["room"] > 3, lambda s: 1j * s["room"]],
+    ]
+    windows = [3, "always", np.ones(3), np.ones((2, 2), bool), [0, 1], object(), {}]
+    asked_inside = [lambda s, w: "text", lambda s, w: np.ones(2, bool), lambda s: True]
+    starts = [1.5, -1, "now", None, NAN, [0, 1]]
+    keys = [*KEY, jax.random.split(jax.random.key(0), 3)]
+    three = {"agent": "thermostat", "source": "room", "target": "room"}
+    read = {"agent": [*agents, *inside], "source": several, "target": targets}
+    loop: dict[str, Any] = {"process": room, "state": state, **three}
+    of_loop = {"process": PROCESS, "state": states, "key": keys, **read}
+    pair = lambda s: (s["room"], s["room"])  # noqa: E731
+    number_keys = ["a", 1.5, -1, None, object(), True]
+    table = np.array([[[0, 1], [1, 0]], [[1, 1], [0, 0]]])
+    rows = np.full((2, 2, 2, 2), 0.25)
+    cells = {(0, 0): (0, 0), (0, 1): (0, 0), (1, 0): (0, 0)}
+    system = steering.FiniteSystem(table, {"a": 2, "b": 2})
+    p = [
+        *["a", None, 3, [], object(), {}, np.full(4, 0.25), np.full((2, 2), 0.3), np.full((2, 2), NAN)],
+        *[np.full((2, 2), 0.25 + 0j), np.array([[-0.25, 0.5], [0.5, 0.25]]), {(0, 0): 0.5}, {(0, 5): 1.0}, {3: 1.0}],
+        *[{(0, 0): "a"}, {(0, 0): NAN}, {(0, 0): [1.0]}],
+    ]
+    parts: list[Any] = [*["c", 3, ("a", "a"), ("a", "b", "c"), (), ("a", 3), object(), {}, 1.5], [["a"]]]
+    even = {"p": np.full((2, 2), 0.25)}
+    maps = [*whole(2), None]
+    matrices = ["a", None, 3.0, np.zeros((2, 2)), np.eye(3), [[NAN, 1], [1, 1]], object(), {}, 1j * np.eye(2), []]
+    return {
+        "op": Asked(
+            steering.op,
+            {**run, **three},
+            {**of_loop, "steps": [*whole(1), None], "start": starts, "window": [*windows, *asked_inside]}
+            | {"method": CHOICE, "read": CHOICE, "mode": CHOICE},
+        ),
+        "op by forks": Asked(
+            steering.op,
+            {**run, **three, "method": "fork"},
+            {**read, "state": states, "window": windows, "size": [*POSITIVE, True, [1.0, 2.0]]},
+        ),
+        "op in reverse": Asked(
+            steering.op,
+            {**run, **three, "mode": "reverse"},
+            {"agent": agents, "source": sources, "target": [*targets, pair], "state": states},
+        ),
+        "op_volume": Asked(
+            steering.op_volume,
+            {**run, "agent": "thermostat", "source": lambda s: s["room"], "target": lambda s: s["room"]},
+            {**of_loop, "source": sources, "steps": [*whole(), None], "start": starts, "window": windows}
+            | {"directions": ["a", 3, NAN, np.ones(2), np.zeros(1), np.ones((1, 2)), object(), [], [[NAN]], [1j]]},
+        ),
+        "lyapunov_exponents": Asked(
+            steering.lyapunov_exponents,
+            {"process": room, "state": state, "steps": 100},
+            {"process": PROCESS, "state": states, "steps": [*whole(), None, 10], "key": keys, "start": starts}
+            | {"k": [*optional_whole(), 3], "clamp": [*agents, ("room", "thermostat")], "window": windows}
+            | {"discard": [*optional_whole(0), 99, 2**70], "every": [*whole(1), None, 50]},
+        ),
+        "sensitivity": Asked(
+            steering.sensitivity,
+            {**loop, "frequencies": [0.1]},
+            {**of_loop, "target": [*targets, pair], "frequencies": ["a", None, [NAN], INF, object(), {}, [1j]]},
+        ),
+        "bode_integral": Asked(steering.bode_integral, loop, {**of_loop, "target": [*targets, pair]}),
+        "entropy": Asked(
+            steering.entropy,
+            {"p": [0.5, 0.5]},
+            {"p": ["a", None, [], [0.5], [-0.5, 1.5], [NAN, 1], object(), {}, [1j, 1], [[0.5], [0.2, 0.3]], True]},
+        ),
+        "square_strength": Asked(steering.square_strength, {"gain": 0.3}, {"gain": [*POSITIVE, True, [0.3]]}),
+        "gaussian_strength": Asked(
+            steering.gaussian_strength,
+            {"jacobian": np.eye(2) / 2, "covariance": np.eye(2)},
+            {"jacobian": matrices, "covariance": [*matrices, -np.eye(2), [[1, 0.5], [0.4, 1]]]}
+            | {"blocks": [3, "a", [3], [0, 2], [1.5, 0.5], [], object(), {}, [1, 1, 1], [-1, 3], NAN]},
+        ),
+        "FiniteSystem": Asked(
+            steering.FiniteSystem,
+            {"table": table, "parts": {"a": 2, "b": 2}},
+            {
+                "table": [
+                    *["a", None, 3, [], object(), {}, np.ones((2, 2)), table + 1, table - 1, table * 1.0, cells],
+                    *[Bad(2 * rows, "table"), -rows, np.full(rows.shape, NAN), rows * 1j, cells | {(1, 1): (0, 5)}],
+                    *[cells | {(1, 1): chances} for chances in ({(0, 0): 0.5}, {(0, 0): "a"})],
+                ],
+                "parts": [
+                    *["a", None, 3, [], {}, object(), [2, 2], *[{"a": 2, "b": k} for k in (3, 0, -1, 2.5, None, "")]],
+                    *[{"a": 2}, {"a": 2, "b": 10**9}, {"a": 2, "b": ["x", "x"]}, {"a": 2, "b": [["x"], ["y"]]}],
+                ],
+            },
+        ),
+        "strength": Asked(system.optimizing_strength, even, {"p": p, "parts": parts}),
+        "adjusted strength": Asked(system.adjusted_optimizing_strength, even, {"p": p, "parts": parts}),
+        "total correlation": Asked(system.total_correlation, even, {"p": p, "parts": parts}),
+        "beside_null": Asked(
+            system.beside_null,
+            even | {"maps": 5},
+            {"p": p, "measure": CHOICE, "parts": parts, "maps": maps, "key": number_keys},
+        ),
+        "table_of_measures": Asked(
+            system.table_of_measures, even | {"maps": 5}, {"p": p, "maps": maps, "key": number_keys}
+        ),
+        "sampled_strength": Asked(
+            steering.sampled_strength,
+            {"step": lambda s: s, "samples": np.stack([np.arange(100) % 3] * 2, axis=1)},
+            {
+                "step": [*REQUIRED_FUNCTION, lambda: 0, lambda s: "a", lambda s: s[:3], lambda s: s * 1.5],
+                "samples": [
+                    "a",
+                    None,
+                    3,
+                    [],
+                    object(),
+                    {},
+                    np.ones((100, 2)),
+                    np.ones((10, 2), int),
+                    np.ones(100, int),
+                ],
+                "shuffles": [*whole(1), None],
+                "key": number_keys,
+            },
+        ),
+    }
+
+
+def steered_systems() -> dict[str, Asked]:
+    """The named systems of the steering room."""
+    plant, controller = ([[1.3]], [[1.0]], [[1.0]]), ([[0.0]], [[1.0]], [[-0.8]], [[0.0]])
+    matrices: list[Any] = ["a", None, 3, [], (1,), ([[1.0]], [[1.0]]), object(), {}]
+    first = [[[NAN]], [["a"]], [[1j]], np.ones((1, 2)), 3.0]
+    parts = [*NOT_A_NUMBER, [1.0, 2.0], [NAN]]
+    of_room = {"room": NOT_A_NUMBER, "thermostat": NOT_A_NUMBER}
+    at_rest = {"position": 0.0, "velocity": 0.0, "angle": 0.1, "angular_velocity": 0.0}
+    return {
+        "thermostat": Asked(
+            systems.thermostat,
+            {"gain": 0.1, "setpoint": 1.0},
+            {"gain": NOT_A_NUMBER, "setpoint": NOT_A_NUMBER, "forcing": NOT_A_NUMBER, "period": POSITIVE}
+            | {"noise": NOT_NEGATIVE},
+        ),
+        "a thermostat state": Asked(systems.thermostat(0.1, 1.0).init, {"room": 1.0, "thermostat": 0.0}, of_room),
+        "saturating_thermostat": Asked(
+            systems.saturating_thermostat,
+            {"threshold": 1.0, "power": 1.0, "setpoint": 1.0, "dt": 0.1},
+            {"threshold": POSITIVE, "power": NOT_NEGATIVE, "setpoint": NOT_A_NUMBER, "dt": POSITIVE},
+        ),
+        "thermostat_table": Asked(systems.thermostat_table, {"kind": "smart"}, {"kind": [*CHOICE, None]}),
+        "feedback_loop": Asked(
+            systems.feedback_loop,
+            {"plant": plant, "controller": controller},
+            {"plant": [*matrices, *[(wrong, *plant[1:]) for wrong in first]]}
+            | {"controller": [*matrices, *[(wrong, *controller[1:]) for wrong in first]]},
+        ),
+        "a loop's state": Asked(
+            systems.feedback_loop(plant, controller).init,
+            {"plant": [0.0], "controller": [0.0]},
+            {"plant": parts, "controller": parts},
+        ),
+        "cart_pole": Asked(
+            systems.cart_pole,
+            {},
+            {"gains": [*NOT_A_NUMBER, [1.0, 2.0, 3.0], [NAN, 1.0, 1.0, 1.0], ["a"] * 4, 3.0], "dt": POSITIVE}
+            | dict.fromkeys(("cart", "pole", "length", "gravity"), POSITIVE),
+        ),
+        "a cart-pole state": Asked(systems.cart_pole().init, at_rest, dict.fromkeys(at_rest, NOT_A_NUMBER)),
+        "lorenz96": Asked(
+            systems.lorenz96,
+            {},
+            {"sites": [*whole(4), None], "forcing": NOT_A_NUMBER, "dt": POSITIVE, "method": CHOICE},
+        ),
+        "a ring's state": Asked(
+            systems.lorenz96(8).init, {}, {"x": ["a", np.ones(7), NAN, [NAN] * 8, object(), {}, 3.0, 1j * np.ones(8)]}
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    return {**core(), **laws(), **ways(), **named(), **errors(), **rare(), **densities()}
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems()}
+    return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

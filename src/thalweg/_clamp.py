@@ -50,6 +50,11 @@ def clamp(process: Process, where: Any, window: Any = None) -> Process:
                 "where of a clamp must be a node's name, a selector, a boolean mask or a tuple of them, "
                 f"got {shown(part)}"
             )
+    return eqx.tree_at(lambda p: p.step, process, Held(process.step, process.names, where, check_window(window)))
+
+
+def check_window(window: Any) -> Any:
+    """When a part is held: `None`, a function of state and noise, or a boolean array over steps."""
     if callable(window):
         check_function(window, "window", "state, w")
     elif window is not None:
@@ -59,7 +64,7 @@ def clamp(process: Process, where: Any, window: Any = None) -> Process:
                 f"window must be a function of (state, w) or a boolean array over steps, got {window.dtype} of shape "
                 f"{window.shape}"
             )
-    return eqx.tree_at(lambda p: p.step, process, Held(process.step, process.names, where, window))
+    return window
 
 
 class Held(eqx.Module):

@@ -51,6 +51,14 @@ def check_number(
     return jnp.asarray(array, dtype=float)
 
 
+def check_one_number(value: Any, name: str, **wanted: Any) -> Any:
+    """As `check_number`, and one number only."""
+    array = check_number(value, name, **wanted)
+    if array.ndim:
+        raise ValueError(f"{name} must be a single number, got shape {array.shape}")
+    return array
+
+
 def check_truth(value: Any, name: str) -> None:
     """Refuse what is not `True` or `False`."""
     if not isinstance(value, bool | np.bool_):

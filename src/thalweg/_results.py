@@ -44,10 +44,15 @@ class Status(enum.IntEnum):
     MODEL_DIFFERS = 17
     POOR_SCORE = 18
     PATHS_DISAGREE = 19
+    FEW_LEARNED = 30
+    NO_CUSP = 40
+    BELOW_EXACT = 41
+    STUCK = 42
+    TOO_ROUGH = 43
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
-        return _SENTENCES[self].format_map(_Blank(details))
+        return _SENTENCES[self].format_map(_Blank({"quantity": "the state", "after": ""} | details))
 
 
 class _Blank(dict):
@@ -61,7 +66,7 @@ _SENTENCES = {
     Status.OK: "the result can be trusted",
     Status.STOPPED: "stopped by on_chunk at step {step}; the result holds what was done until then",
     Status.INTERRUPTED: "interrupted at step {step}; the result holds what was done until then",
-    Status.NOT_FINITE: "the state is not finite (NaN or infinity) by step {step}: try a smaller step size",
+    Status.NOT_FINITE: ("{quantity} is not finite (NaN or infinity){after}: try a smaller step size or learning rate"),
     Status.NOT_ARRIVED: "{missing} of {members} members had not arrived by the last step: run longer",
     Status.TOO_SHORT: "series shorter than 50 autocorrelation times: run {factor}x longer",
     Status.HEAVY_TAILS: "the tails are so heavy that the variance seems infinite: the error bar means nothing",
@@ -80,6 +85,14 @@ _SENTENCES = {
     Status.PATHS_DISAGREE: (
         "two ways to one number disagree ({why}): a mode is missed; allow more steps, or start from another base"
     ),
+    Status.NO_CUSP: (
+        "the variance of the local energy diverges where two particles meet: add a cusp (jastrow=True); the error bar "
+        "means nothing"
+    ),
+    Status.BELOW_EXACT: "{errors} errors below the exact energy {exact}, which cannot be: the error bar is wrong",
+    Status.STUCK: "{acceptance} of the moves are accepted, so that walkers go nowhere: start them elsewhere",
+    Status.TOO_ROUGH: "the error {error} is above the wanted {tol}: allow {more}x more records, or a better state",
+    Status.FEW_LEARNED: "{failed} of {runs} runs did not learn: they are left out of the mean",
 }
 
 

@@ -187,6 +187,176 @@ def escape(
     print(escape_report(system, learning_rate=learning_rate, start=start, target=target, steps=steps))
 
 
+@energy.command(name="ground-state")
+def ground_state(
+    *,
+    particles: str = "2",
+    dimension: int = 2,
+    omega: Annotated[Sequence[float], Parameter(negative="", consume_multiple=True)] = (1.0,),
+    interaction: bool = True,
+    statistics: Literal["fermions", "bosons"] = "fermions",
+    hidden: int = 2,
+    jastrow: bool | None = None,
+    sigma: str = "trained",
+    tol: float | None = None,
+    seed: int = 0,
+    table: Literal["text", "csv", "latex"] = "text",
+    out: Path | None = None,
+) -> None:
+    """The ground-state energy of particles in a harmonic trap (quantum dots), with an error bar that can be trusted.
+
+    Parameters
+    ----------
+    particles
+        How many, such as 6, or spin up and spin down, such as 2,1.
+    dimension
+        1, 2 or 3.
+    omega
+        The frequency of the trap in atomic units, or one for each direction.
+    interaction
+        Whether they repel as 1/r.
+    statistics
+        Electrons (fermions) or bosons.
+    hidden
+        Hidden units of the Boltzmann machine in the wavefunction; 0 for a Gaussian.
+    jastrow
+        Whether there is a Jastrow factor with the exact cusp; by default wherever more than two particles interact.
+    sigma
+        The width of the machine, or trained.
+    tol
+        The error of the energy that is wanted, in hartree.
+    seed
+        The seed of all randomness.
+    table
+        How the table is printed.
+    out
+        A folder for the result (netCDF), the table as CSV and LaTeX, and the figures.
+    """
+    from thalweg.energy.ground_states._command import ground_state_report
+
+    print(
+        ground_state_report(
+            particles,
+            dimension=dimension,
+            omega=omega,
+            interaction=interaction,
+            statistics=statistics,
+            hidden=hidden,
+            jastrow=jastrow,
+            sigma=sigma,
+            tol=tol,
+            seed=seed,
+            table=table,
+            out=out,
+            live=sys.stderr,
+        )
+    )
+
+
+@energy.command
+def train(
+    data: str,
+    /,
+    *,
+    hidden: int = 64,
+    kind: Literal["auto", "binary", "real"] = "auto",
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    validation: float = 0.2,
+    threshold: float | None = None,
+    dataset: str | None = None,
+    seed: int = 0,
+    out: Path = Path("boltzmann"),
+) -> None:
+    """Train a Boltzmann machine on data of your own, and tell its likelihood.
+
+    Parameters
+    ----------
+    data
+        An .npy, .npz, .csv, HDF5 or IDX file with a row (or a picture) a datum.
+    hidden
+        How many hidden units.
+    kind
+        binary or real; auto takes zeros and ones, bytes and grey values in [0, 1] as binary.
+    epochs
+        Passes over the data, at most: training stops when the held-out likelihood has ceased to rise.
+    learning_rate
+        Where the rate starts; it falls to 0.
+    validation
+        The share of the rows that is held out, to stop in time and to tell the likelihood.
+    threshold
+        Where grey values become 1; half of their range by default.
+    dataset
+        Which array, if the file has several.
+    seed
+        Of the split, the start and the noise.
+    out
+        The folder that gets model.npz, samples.png and filters.png.
+    """
+    from thalweg.energy.boltzmann._command import train_report
+    from thalweg.plot import pictures, save_figure
+
+    found = train_report(
+        data,
+        hidden=hidden,
+        kind=kind,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        validation=validation,
+        threshold=threshold,
+        dataset=dataset,
+        seed=seed,
+        out=out,
+    )
+    print(found.text)
+    for name, shown in found.pictures.items():
+        print(f"its {name} are {save_figure(pictures(shown), out / f'{name}.png')}")
+
+
+@energy.command
+def score(
+    model: str,
+    data: str,
+    /,
+    *,
+    train: str | None = None,
+    threshold: float | None = None,
+    dataset: str | None = None,
+    chains: int = 200,
+    steps: int = 1000,
+    seed: int = 0,
+) -> None:
+    """How good a Boltzmann machine is on data, trained here or elsewhere: its likelihood, with an error bar.
+
+    Parameters
+    ----------
+    model
+        A machine that thalweg saved, an HDF5 file of rbms, or an .npz file with weights and biases, such as
+        scikit-learn's components_, intercept_visible_ and intercept_hidden_.
+    data
+        An .npy, .npz, .csv, HDF5 or IDX file with a row (or a picture) a datum; best one that no training has seen.
+    train
+        The data it was trained on, whose means the independent units then have; otherwise those of the data themselves.
+    threshold
+        Where grey values become 1; half of their range by default.
+    dataset
+        Which array, if the file has several.
+    chains
+        Chains of annealed importance sampling, where the machine is too large for an exact answer.
+    steps
+        Its temperatures.
+    seed
+        Of its noise.
+    """
+    from thalweg.energy.boltzmann._command import score_report
+
+    print(
+        score_report(
+            model, data, train=train, threshold=threshold, dataset=dataset, chains=chains, steps=steps, seed=seed
+        )
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit status: 0, 1 (a failure) or 2 (bad input)."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)

@@ -38,17 +38,17 @@ def test_the_cusp_factors_that_are_polynomials():
 def test_the_parts_of_the_energy_are_the_closed_forms():
     plane = two_electrons(1.0, 2)
     root = np.sqrt(2 * np.pi)
-    np.testing.assert_allclose(plane.interaction.value, (2 + root) / (3 + root), rtol=1e-13)
-    np.testing.assert_allclose((plane.kinetic.value, plane.trap.value), (0.886200, 1.295400), atol=5e-7)
+    np.testing.assert_allclose(plane.interaction_energy.value, (2 + root) / (3 + root), rtol=1e-13)
+    np.testing.assert_allclose((plane.kinetic.value, plane.trap_energy.value), (0.886200, 1.295400), atol=5e-7)
     space = two_electrons(0.5, 3)
-    parts = (space.interaction.value, space.kinetic.value, space.trap.value)
+    parts = (space.interaction_energy.value, space.kinetic.value, space.trap_energy.value)
     np.testing.assert_allclose(parts, (0.447443, 0.664418, 0.888139), atol=7e-7)
 
 
 @pytest.mark.parametrize(("dimension", "omega", "l", "level"), [(2, 0.37, 0, 0), (3, 2.2, 1, 2), (1, 0.05, 0, 1)])
 def test_the_parts_obey_the_virial_theorem_and_the_slope_of_the_energy(dimension, omega, l, level):  # noqa: E741
     exact = two_electrons(omega, dimension, angular_momentum=l, level=level)
-    kinetic, trap, interaction = exact.kinetic.value, exact.trap.value, exact.interaction.value
+    kinetic, trap, interaction = exact.kinetic.value, exact.trap_energy.value, exact.interaction_energy.value
     assert abs(2 * kinetic - 2 * trap + interaction) < 1e-13 * exact.energy.value
     step = 1e-4 * omega
     up, down = (two_electrons(omega + s, dimension, angular_momentum=l, level=level) for s in (step, -step))
@@ -84,7 +84,7 @@ def test_the_densities_integrate_to_one_and_to_two(dimension, volume):
     assert abs(weights @ exact.distance_density(r) - 1) < 1e-10
     assert abs(weights @ (volume(r) * exact.density(r)) - 2) < 1e-10
     # The density knows the trap energy too: sum_i omega^2 r_i^2 / 2.
-    assert abs(weights @ (volume(r) * exact.density(r) * 0.49 * r**2 / 2) - exact.trap.value) < 1e-9
+    assert abs(weights @ (volume(r) * exact.density(r) * 0.49 * r**2 / 2) - exact.trap_energy.value) < 1e-9
 
 
 def test_limits_of_strong_and_of_weak_repulsion():

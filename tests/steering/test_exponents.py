@@ -190,3 +190,13 @@ def test_sensitivity_is_what_a_steady_oscillation_meets():
     direct = 1 / (z - 1)  # of 1, 1, 1, ...
     s = sensitivity(room, at, [w], "thermostat", "room", "room")[0]
     assert abs(free / direct / s - 1) < 1e-9
+
+
+def test_sensitivity_is_finite_beside_and_on_the_poles_of_the_open_loop():
+    room = tw.systems.thermostat(0.1, 25.0)
+    still = room.init(room=25.0, thermostat=0.0)
+    w = np.array([[0.0, 1e-9, 0.3], [1.0, np.pi, 4.0]])  # any shape; the held loop has a pole at z = 1
+    z = np.exp(1j * w)
+    found = sensitivity(room, still, w, "thermostat", "room", "room")
+    np.testing.assert_allclose(found, z * (z - 1) / (z * (z - 1) + 0.1), atol=1e-14)
+    assert found[0, 0] == 0  # no steady push is left

@@ -246,7 +246,10 @@ def test_too_few_samples_are_called_so():
         (lambda: DUMB.total_correlation(UNIFORM, ("room", "room")), "parts must differ"),
         (lambda: DUMB.beside_null(UNIFORM, "strength"), "measure must be one of"),
         (lambda: sampled_strength(smart_step, np.zeros((5, 2), int)), "samples must be whole numbers of shape"),
-        (lambda: sampled_strength(lambda s: s[:, :1], np.zeros((50, 2), int)), "step must give next states of shape"),
+        (
+            lambda: sampled_strength(lambda s: s[:, :1], np.zeros((50, 2), int)),
+            "step must give next states as whole numbers of shape",
+        ),
         (lambda: tw.systems.thermostat_table("clever"), "kind must be"),
     ],
 )

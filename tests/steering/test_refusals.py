@@ -89,11 +89,34 @@ CASES = {
         lambda: op(CHAIN, CHAIN.init(0), 2, (), lambda s: s, lambda s: s),
         "the state is not differentiable",
     ),
+    "agent of nothing and something": (
+        lambda: lorenz_op(agent=(None, "a")),
+        "agent must be a node's name, a selector, a boolean mask or a tuple of them, got None",
+    ),
+    "complex state": (
+        lambda: op(tw.Process(lambda s, w: s / 2), 1j, 2, (), lambda s: s, lambda s: s),
+        "state must be real, got complex numbers",
+    ),
+    "several starts": (lambda: lorenz_op(start=[0, 1]), "start must be one, got several"),
+    "every coordinate held": (
+        lambda: lyapunov_exponents(LORENZ, STATE, 1000, clamp=("a", "b", "c")),
+        "clamp holds every coordinate of the state",
+    ),
+    "everything goes through the agent": (
+        lambda: bode_integral(
+            tw.Process(lambda s, w: {"a": tw.node(s["c"] / 2, "relay"), "c": s["c"] / 3}),
+            {"a": 0.0, "c": 0.0},
+            "relay",
+            lambda s: s["c"],
+            lambda s: s["a"],
+        ),
+        "with the agent held: Op is -infinity at every frequency",
+    ),
     "no steps": (lambda: op(LORENZ, STATE, 0, "a", "b", "c"), "steps must be at least 1"),
     "broken steps": (lambda: op(LORENZ, STATE, -1, "a", "b", "c"), "steps must be a whole number >= 0"),
-    "unknown method": (lambda: lorenz_op(method="guess"), "method must be 'tangent' or 'fork', got 'guess'"),
-    "unknown reading": (lambda: lorenz_op(read="last"), "read must be 'every' or 'end'"),
-    "negative size": (lambda: lorenz_op(method="fork", size=-1.0), "size must be a positive number"),
+    "unknown method": (lambda: lorenz_op(method="guess"), 'method must be "tangent" or "fork", got'),
+    "unknown reading": (lambda: lorenz_op(read="last"), 'read must be "every" or "end"'),
+    "negative size": (lambda: lorenz_op(method="fork", size=-1.0), "size must be a number > 0"),
     "reverse fork": (lambda: lorenz_op(method="fork", mode="reverse"), 'mode="reverse" needs method="tangent"'),
     "reverse to a vector": (
         lambda: lorenz_op(mode="reverse", target=lambda s: jnp.stack([s["b"], s["c"]])),
@@ -130,7 +153,7 @@ CASES = {
         ),
         "the source does not reach the target",
     ),
-    "square without gain": (lambda: square_strength(0.0), "gain must be a positive number"),
+    "square without gain": (lambda: square_strength(0.0), "gain must be a number > 0"),
     "singular Gaussian map": (lambda: gaussian_strength(np.zeros((2, 2)), np.eye(2)), "jacobian must be invertible"),
     "covariance of no Gaussian": (lambda: gaussian_strength(np.eye(2), -np.eye(2)), "positive definite"),
     "thermostat with a broken gain": (lambda: tw.systems.thermostat(np.nan, 1.0), "gain must be a finite number"),
@@ -143,7 +166,7 @@ CASES = {
         r"matrix K must have shape \(1, 1\), got \(1, 2\)",
     ),
     "cart-pole of three gains": (lambda: tw.systems.cart_pole((1.0, 2.0, 3.0)), "gains must be four finite numbers"),
-    "ring of three": (lambda: tw.systems.lorenz96(3), "sites must be a whole number >= 4"),
+    "ring of three": (lambda: tw.systems.lorenz96(3), "sites must be a whole number from 4"),
 }
 
 

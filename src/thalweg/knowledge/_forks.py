@@ -1,6 +1,6 @@
 """Forks: twins of a training run on changed data and the same noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import check_finite, check_number, check_steps, check_truth, is_whole, shown
-from thalweg._noise import Uniform, as_key
+from thalweg._noise import as_key
 from thalweg._process import Process, Run, fork, simulate
 from thalweg._results import Status
+from thalweg.knowledge._pools import Pools
 from thalweg.processes import sgd
 from thalweg.processes._descent import Learner
 
@@ -91,16 +92,9 @@ def forks(
     n = len(jax.tree.leaves(data)[0])
     labels = check_labels(labels, n)
     (a, b), (c, d) = check_pairs(pairs, labels)
-    keeps = {a: ((a,), (c, d)), b: ((b,), (c, d)), c: ((a, b), (c,)), d: ((a, b), (d,))}
     start = params if isinstance(params, Learner) else learner.init(params)
     check_finite(jax.tree.map(jnp.asarray, start.params), "params")
-    key = as_key(key)
-    most = max(np.sum(np.isin(labels, pair)) for pair in ((a, b), (c, d)))
-    ends, status = {}, Status.OK
-    for number, (kept, groups) in enumerate(keeps.items()):
-        twin = paired(learner, [np.flatnonzero(np.isin(labels, group)) for group in groups], batch_size, int(most))
-        run = simulate(twin, start, steps, key=key if matched else jax.random.fold_in(key, number))
-        ends[kept], status = run.state.params, max(status, Status(int(run.status)))
+    ends, status = twins(learner, start, labels, ((a, b), (c, d)), steps, as_key(key), matched)
 
     def between(one: int, other: int) -> Any:
         return jax.tree.map(lambda p, q: abs(p - q), ends[one], ends[other])
@@ -108,27 +102,28 @@ def forks(
     return Forks(ends, between(a, b), between(c, d), status)
 
 
-def paired(learner: Process, pools: Sequence[np.ndarray], batch_size: int, most: int) -> Process:
-    """SGD in which a slot draws a pool with equal odds, then a datum of it: `floor(u len(pool))`, so that pools of
-    the same data give the same datum, and twins with other pools keep the noise."""
-    filled = np.zeros((len(pools), most), dtype=int)
-    for row, pool in zip(filled, pools, strict=True):
-        row[: len(pool)] = pool
-    step = _Paired(learner.step, jnp.asarray(filled), jnp.asarray([len(pool) for pool in pools]))
-    shape = () if batch_size == 1 else (batch_size,)
-    return Process(step, {"slot": Uniform(shape), "row": Uniform(shape)}, learner.init, coordinates=learner.coordinates)
+def twins(
+    learner: Process, start: Any, labels: np.ndarray, pairs: Any, steps: int, key: Any, matched: bool, folds: Any = None
+) -> tuple[dict[int, Any], Status]:
+    """The ends of the four twins, by the class that each keeps of its pair, and the worst status.
+
+    Labels outside the pairs belong to data that no twin sees.
+    """
+    (a, b), (c, d) = pairs
+    keeps = {a: ((a,), (c, d)), b: ((b,), (c, d)), c: ((a, b), (c,)), d: ((a, b), (d,))}
+    most = int(max(np.sum(np.isin(labels, pair)) for pair in pairs))
+    ends, status = {}, Status.OK
+    for number, (kept, groups) in enumerate(keeps.items()):
+        pools = [np.flatnonzero(np.isin(labels, group)) for group in groups]
+        twin = drawing(learner, Pools(pools, most, getattr(learner.noise, "shape", ())))
+        run = simulate(twin, start, steps, key=key if matched else jax.random.fold_in(key, number), folds=folds)
+        ends[kept], status = run.state.params, max(status, Status(int(run.status)))
+    return ends, status
 
 
-class _Paired(eqx.Module):
-    learner: Any
-    pools: Any
-    counts: Any
-
-    def __call__(self, state: Any, w: Any) -> Any:
-        pool = jnp.floor(w["slot"] * len(self.counts)).astype(int)
-        count = self.counts[pool]
-        at = jnp.minimum(jnp.floor(w["row"] * count).astype(int), count - 1)
-        return self.learner(state, self.pools[pool, at])
+def drawing(learner: Process, noise: Any) -> Process:
+    """The learner with its data drawn by another law."""
+    return eqx.tree_at(lambda process: process.noise, learner, noise)
 
 
 def fork_data(

@@ -1,7 +1,7 @@
 """Chance, honestly: labels are shuffled over data, because data are what was drawn."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,6 +15,7 @@ from thalweg.stats._series import as_count, as_numbers, generator
 
 CHUNK = 1 << 23  # numbers held at once
 SLACK = 1e-10  # equal sums added up in another order differ by rounding; they count as equal
+FLAT = 1e-14  # the variance over units below which shares count as one number
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,28 @@ def datum_permutation_test(
     """
     check_choice(statistic, "statistic", ("correlation", "covariance"))
     permutations = as_count(permutations, "permutations", 1)
-    networks, g = _networks(C, labels, target, data)
-    undefined = [network.undefined for network in networks]
-    missing = undefined[0] if len(undefined) == 1 else undefined
+    networks, g = _networks(C, labels, target, data, permutations)
+    return shuffle_labels(networks, g, statistic, permutations, generator(key))
+
+
+def shuffle_labels(
+    networks: list["Network"], g: np.ndarray, statistic: str, permutations: int, rng: np.random.Generator
+) -> DatumPermutation:
+    """The test on networks that are prepared, `g` being the labels of all data."""
+    undefined: Any = [network.undefined for network in networks]
+    undefined = undefined[0] if len(undefined) == 1 else undefined
+    nan = float("nan")
     reason = _degenerate(networks, g)
     if reason:
-        nan = float("nan")
-        return DatumPermutation(nan, nan, nan, nan, nan, 0, missing, Status.UNDEFINED, reason)
-    score = _scorer(networks, statistic, permutations)
-    seen = float(score(g[None])[0])
-    ones = int(g.sum())
+        return DatumPermutation(nan, nan, nan, nan, nan, 0, undefined, Status.UNDEFINED, reason)
+
+    def score(g: np.ndarray) -> np.ndarray:
+        return np.mean([getattr(one, statistic)(g[:, one.rows]) for one in networks], axis=0)
+
+    seen, ones = float(score(g[None].astype(float))[0]), int(g.sum())
     ways = math.comb(len(g), ones)
     exact = ways <= permutations
-    null = _every_way(score, len(g), ones) if exact else _shuffled(score, g, permutations, generator(key))
+    null = _every_way(score, len(g), ones) if exact else _shuffled(score, g, permutations, rng)
     if statistic == "covariance":
         weight = _pooled(networks, len(g))
         mean = float(weight.sum() * ones / len(g))
@@ -122,31 +132,54 @@ def datum_permutation_test(
         mean, spread = float(np.nanmean(null)), float(np.nanstd(null))
     if not np.isfinite(seen) or not np.isfinite(null).all() or spread <= SLACK * max(abs(seen), abs(mean)):
         why = "shuffled labels leave the statistic undefined or unchanged"
-        nan = float("nan")
-        return DatumPermutation(seen, nan, nan, mean, spread, len(null), missing, Status.UNDEFINED, why)
+        return DatumPermutation(seen, nan, nan, mean, spread, len(null), undefined, Status.UNDEFINED, why)
     beyond = int(np.sum(np.abs(null) >= abs(seen) * (1 - SLACK) - 1e-300))
     p = beyond / ways if exact else (1 + beyond) / (1 + permutations)
     error = 0.0 if exact else float(np.sqrt(p * (1 - p) / permutations))
-    return DatumPermutation(seen, p, error, mean, spread, len(null), missing, Status.OK)
+    return DatumPermutation(seen, p, error, mean, spread, len(null), undefined, Status.OK)
+
+
+class Network:
+    """One network made ready: its statistics are products of labellings with one matrix over its data.
+
+    `|S - mean S|^2 = g^T (c c^T) g`: with many weights, a matrix over the data serves all shuffles.
+    """
+
+    def __init__(self, C: np.ndarray, target: np.ndarray, permutations: int, rows: np.ndarray | None = None):
+        sums = C.sum(axis=0)
+        kept = (sums > 0) & np.isfinite(target)
+        n, self.units = len(C), int(kept.sum())
+        self.rows = np.arange(n) if rows is None else rows
+        self.undefined = int(np.sum(~kept))
+        chosen = target[kept]
+        self.constant = self.units > 0 and bool(np.ptp(chosen) <= 1e-13 * max(1e-300, np.abs(chosen).max()))
+        if not self.units:
+            return
+        c = C[:, kept] / sums[kept]
+        chosen = chosen - chosen.mean()
+        self.w, self.norm = c @ chosen, float(np.linalg.norm(chosen))
+        c -= c.mean(axis=1, keepdims=True)
+        self.shared = n * self.units + permutations * n < permutations * self.units
+        self.matrix = c @ c.T if self.shared else c
+
+    def covariance(self, g: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
+        return g @ self.w
+
+    def squared(self, g: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
+        """How far the shares spread over the units."""
+        product = g @ self.matrix
+        return np.einsum("pn,pn->p", product, g if self.shared else product)
+
+    def correlation(self, g: Float[np.ndarray, "p n"]) -> Float[np.ndarray, " p"]:
+        size = self.squared(g)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(size > FLAT * self.units, (g @ self.w) / (self.norm * np.sqrt(np.maximum(size, 0))), np.nan)
 
 
 # --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Network:
-    """One network: which of all data its rows are, its shares, and its target, over the units that are defined."""
-
-    rows: np.ndarray  # (n,) positions among all data
-    c: Float[np.ndarray, "n k"]  # columns sum to 1
-    target: Float[np.ndarray, " k"]  # centred
-    undefined: int
-
-    def weights(self) -> Float[np.ndarray, " n"]:
-        return self.c @ self.target
-
-
-def _networks(C: Any, labels: Any, target: Any, data: Any) -> tuple[list[_Network], np.ndarray]:
+def _networks(C: Any, labels: Any, target: Any, data: Any, permutations: int) -> tuple[list[Network], np.ndarray]:
     """Every network, and the labels of all data."""
     several = isinstance(C, list | tuple) and len(C) > 0 and all(np.ndim(one) == 2 for one in C)
     if several:
@@ -173,71 +206,28 @@ def _networks(C: Any, labels: Any, target: Any, data: Any) -> tuple[list[_Networ
         if np.any((g[at] >= 0) & (g[at] != own)):
             raise ValueError("labels must agree about a datum in all networks, got one that is 0 here and 1 there")
         g[at] = own
-    return [_network(at, table, one) for at, table, one in zip(rows, tables, targets, strict=True)], g
+    ready = [Network(table, one, permutations, at) for at, table, one in zip(rows, tables, targets, strict=True)]
+    return ready, g
 
 
-def _network(rows: np.ndarray, C: np.ndarray, target: np.ndarray) -> _Network:
-    sums = C.sum(axis=0)
-    kept = (sums > 0) & np.isfinite(target)
-    chosen = target[kept]
-    centred = chosen - chosen.mean() if kept.any() else chosen
-    return _Network(rows, C[:, kept] / sums[kept], centred, int(np.sum(~kept)))
-
-
-def _degenerate(networks: list[_Network], g: np.ndarray) -> str:
+def _degenerate(networks: list[Network], g: np.ndarray) -> str:
     if not 0 < g.sum() < len(g):
         return f"all {len(g)} labels are {int(g[0])}"
     for network in networks:
-        units = len(network.target)
-        if units < 3:
-            return f"only {units} units were moved and have a target, at least 3 are needed"
-        if np.ptp(network.target) <= 1e-13 * max(1e-300, np.abs(network.target).max()):
+        if network.units < 3:
+            return f"only {network.units} units were moved and have a target, at least 3 are needed"
+        if network.constant:
             return "the target is the same for every unit"
-        share = g[network.rows] @ network.c
-        if np.ptp(share) <= 1e-13:
+        if float(network.squared(g[None, network.rows].astype(float))[0]) <= FLAT * network.units:
             return "the share is the same for every unit"
     return ""
 
 
-def _scorer(networks: list[_Network], statistic: str, permutations: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The statistic of many labellings at once, (P, data) -> (P,)."""
-    parts = [_covariance(one) if statistic == "covariance" else _correlation(one, permutations) for one in networks]
-
-    def score(g: np.ndarray) -> np.ndarray:
-        return np.mean([part(g[:, one.rows]) for part, one in zip(parts, networks, strict=True)], axis=0)
-
-    return score
-
-
-def _covariance(network: _Network) -> Callable[[np.ndarray], np.ndarray]:
-    w = network.weights()
-    return lambda g: g @ w
-
-
-def _correlation(network: _Network, permutations: int) -> Callable[[np.ndarray], np.ndarray]:
-    w = network.weights() / np.linalg.norm(network.target)
-    centred = network.c - network.c.mean(axis=1, keepdims=True)
-    n, units = centred.shape
-    if n * units + permutations * n < permutations * units:
-        # |S - mean S|^2 = g^T (c c^T) g: with many weights, one matrix over the data serves all shuffles.
-        gram = centred @ centred.T
-        squared = lambda g: np.einsum("pn,pn->p", g @ gram, g)  # noqa: E731
-    else:
-        squared = lambda g: np.sum((g @ centred) ** 2, axis=1)  # noqa: E731
-
-    def r(g: np.ndarray) -> np.ndarray:
-        size = squared(g)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(size > 1e-26, (g @ w) / np.sqrt(np.maximum(size, 0)), np.nan)
-
-    return r
-
-
-def _pooled(networks: list[_Network], n: int) -> Float[np.ndarray, " n"]:
+def _pooled(networks: list[Network], n: int) -> Float[np.ndarray, " n"]:
     """The weight that each datum has in the mean covariance over networks."""
     weight = np.zeros(n)
     for network in networks:
-        np.add.at(weight, network.rows, network.weights() / len(networks))
+        np.add.at(weight, network.rows, network.w / len(networks))
     return weight
 
 

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thalweg._edge import check_one_number, is_whole, shown
+from thalweg.stats._series import as_numbers
+
 
 class ContinuousStrength(NamedTuple):
     """Strength, total correlation and adjusted strength, in nats."""
@@ -27,8 +30,7 @@ def square_strength(gain: float) -> ContinuousStrength:
     >>> round(tw.steering.square_strength(0.3).optimizing_strength, 6)
     1.353973
     """
-    if not (math.isfinite(gain) and gain > 0):
-        raise ValueError(f"gain must be a positive number, got {gain}")
+    gain = float(check_one_number(gain, "gain", above=0))
     strength = gain / 2 - math.log(gain) if gain <= 1 else 1 / (2 * gain)
     return ContinuousStrength(strength, strength, 0.0)
 
@@ -52,18 +54,20 @@ def gaussian_strength(jacobian: Any, covariance: Any, blocks: Any = None) -> Con
     >>> round(2 * found.optimizing_strength, 12) == round(float(np.log((1 + 0.25) / 0.25)), 12)
     True
     """
-    j, c = np.asarray(jacobian, float), np.asarray(covariance, float)
-    n = len(c)
-    if c.shape != (n, n) or j.shape != (n, n):
+    j, c = as_numbers(jacobian, "jacobian"), as_numbers(covariance, "covariance")
+    n = len(c) if c.ndim else 0
+    if c.shape != (n, n) or j.shape != (n, n) or n == 0:
         raise ValueError(f"jacobian and covariance must be square and equal in shape, got {j.shape} and {c.shape}")
+    if not np.all(np.isfinite(j)) or not np.all(np.isfinite(c)):
+        raise ValueError("jacobian and covariance must be finite, got NaN or infinity in one")
     sign, _ = np.linalg.slogdet(j)
     if sign == 0:
         raise ValueError("jacobian must be invertible: the image of a singular map has no density")
     if not np.allclose(c, c.T) or np.min(np.linalg.eigvalsh(c)) <= 0:
         raise ValueError("covariance must be symmetric and positive definite")
-    sizes = [1] * n if blocks is None else [int(b) for b in blocks]
-    if sum(sizes) != n or min(sizes) < 1:
-        raise ValueError(f"blocks must be positive sizes that add up to {n}, got {blocks!r}")
+    sizes = [1] * n if blocks is None else list(blocks) if isinstance(blocks, list | tuple | np.ndarray) else []
+    if not sizes or not all(is_whole(size) and size > 0 for size in sizes) or sum(sizes) != n:
+        raise ValueError(f"blocks must be positive whole sizes that add up to {n}, got {shown(blocks)}")
     twin, at = np.zeros_like(c), 0
     for size in sizes:
         part = slice(at, at + size)

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from thalweg.stats._series import as_numbers
+
 NATS_PER_BIT = np.log(2.0)
 
 
@@ -27,7 +29,9 @@ def entropy(p: Any) -> float:
 
 def check_probabilities(p: Any, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Probabilities as an array, or a sentence about what is wrong with them."""
-    p = np.asarray(p, dtype=float)
+    if np.asarray(p).dtype.kind == "b":
+        raise TypeError(f"{name} must be probabilities, got truth values")
+    p = as_numbers(p, name)
     if shape is not None and p.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, one number a joint state, got {p.shape}")
     if p.size == 0 or not np.all(np.isfinite(p)) or np.any(p < 0):
@@ -35,6 +39,14 @@ def check_probabilities(p: Any, name: str, shape: tuple[int, ...] | None = None)
     if abs(p.sum() - 1) > 1e-9:
         raise ValueError(f"{name} must sum to 1, got {p.sum():.12g}: divide by the sum")
     return p
+
+
+def one_chance(chance: Any, name: str) -> float:
+    """A probability that a mapping gives."""
+    number = as_numbers(chance, name)
+    if number.ndim:
+        raise ValueError(f"{name} must map to single probabilities, got shape {number.shape}")
+    return float(number)
 
 
 def nats(p: Float[np.ndarray, "..."]) -> float:

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thalweg._edge import is_whole
-from thalweg.steering._entropy import NATS_PER_BIT, check_probabilities, divergence, nats
+from thalweg._edge import is_whole, shown
+from thalweg.stats._series import generator
+from thalweg.steering._entropy import NATS_PER_BIT, check_probabilities, divergence, nats, one_chance
 
 MOST_STATES = 2**24  # joint states of an exact system
+MOST_MAPS = 10**7
 MEASURES = ("optimizing_strength", "adjusted_optimizing_strength", "total_correlation")
 
 
@@ -87,7 +89,7 @@ class FiniteSystem:
         if isinstance(p, Mapping):
             array = np.zeros(self.sizes)
             for labels, chance in p.items():
-                array[self._index(labels, "p")] += chance
+                array[self._index(labels, "p")] += one_chance(chance, "p")
             p = array
         return check_probabilities(p, "p", self.sizes)
 
@@ -143,16 +145,17 @@ class FiniteSystem:
         >>> round(found.value, 5), 0.6 < found.quantile < 0.75  # many a map does as well
         (1.14052, True)
         """
-        if measure not in MEASURES:
-            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
-        if not is_whole(maps) or maps < 2:
-            raise ValueError(f"maps must be a whole number >= 2, got {maps!r}")
+        if not isinstance(measure, str) or measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {shown(measure)}")
+        if not is_whole(maps) or not 2 <= maps <= MOST_MAPS:
+            raise ValueError(f"maps must be a whole number from 2 to {MOST_MAPS}, got {shown(maps)}")
+        draws = generator(key)
         p = self.distribution(p)
         value = getattr(self, measure)(p, parts)
         if measure == "total_correlation":
             null = np.full(maps, value)  # it does not depend on the map
         else:
-            null = self._null(p, self._decorrelate(p, parts), measure, maps, np.random.default_rng(key))
+            null = self._null(p, self._decorrelate(p, parts), measure, maps, draws)
         quantile = float(np.mean(null < value) + np.mean(null == value) / 2)
         return BesideNull(value, null, quantile)
 
@@ -190,12 +193,14 @@ class FiniteSystem:
                 marginal = p.sum(axis=tuple(a for a in axes if a != axis))
                 product = np.multiply.outer(product, marginal)
             return product
+        if not isinstance(parts, str | tuple | list):
+            raise TypeError(f"parts must be None, one part or a pair of parts, got {shown(parts)}")
         chosen = self._axes((parts,) if isinstance(parts, str) else tuple(parts))
         if len(chosen) == 1:
             rest = p.sum(axis=chosen, keepdims=True)
             return rest * p.sum(axis=tuple(a for a in axes if a not in chosen), keepdims=True)
         if len(chosen) != 2:
-            raise ValueError(f"parts must be None, one part or a pair of parts, got {parts!r}")
+            raise ValueError(f"parts must be None, one part or a pair of parts, got {shown(parts)}")
         a, b = chosen
         given = p.sum(axis=(a, b), keepdims=True)
         both = p.sum(axis=a, keepdims=True) * p.sum(axis=b, keepdims=True)
@@ -228,8 +233,8 @@ class FiniteSystem:
 
     def _axes(self, names: tuple[str, ...]) -> tuple[int, ...]:
         for name in names:
-            if name not in self.parts:
-                raise ValueError(f"no part is called {name!r}; the parts are {', '.join(map(repr, self.parts))}")
+            if not isinstance(name, str) or name not in self.parts:
+                raise ValueError(f"no part is called {shown(name)}; the parts are {', '.join(map(repr, self.parts))}")
         if len(set(names)) != len(names):
             raise ValueError(f"parts must differ, got {names}")
         return tuple(sorted(self.names.index(name) for name in names))
@@ -255,7 +260,7 @@ class FiniteSystem:
         chances = np.zeros((*self.sizes, *self.sizes))
         for at, after in rows.items():
             for labels, chance in after.items() if isinstance(after, Mapping) else ((after, 1.0),):
-                chances[at + self._index(labels, "table")] += chance
+                chances[at + self._index(labels, "table")] += one_chance(chance, "table")
         return chances
 
     def _check_table(self, table: np.ndarray) -> tuple[np.ndarray | None, Any]:
@@ -266,7 +271,8 @@ class FiniteSystem:
         if table.shape != (*self.sizes, *self.sizes) or table.dtype.kind not in "fiub":
             raise ValueError(
                 f"table must be whole numbers of shape {(*self.sizes, len(self.sizes))} or probabilities of shape "
-                f"{(*self.sizes, *self.sizes)}, got {table.dtype} of shape {table.shape}"
+                f"{(*self.sizes, *self.sizes)}, as parts has the sizes {self.sizes}; "
+                f"got {table.dtype} of shape {table.shape}"
             )
         rows = table.reshape(self.states, self.states).astype(float)
         sums = rows.sum(axis=1)
@@ -283,16 +289,23 @@ class FiniteSystem:
 def _check_parts(parts: Any) -> dict[str, tuple]:
     if not isinstance(parts, Mapping) or not parts:
         raise TypeError(
-            f'parts must map each part\'s name to its labels, such as {{"room": ["hot", "cold"]}}, got {parts!r}'
+            f'parts must map each part\'s name to its labels, such as {{"room": ["hot", "cold"]}}, got {shown(parts)}'
         )
     out = {}
     for name, labels in parts.items():
         if is_whole(labels) and labels > MOST_STATES:
             raise ValueError(
-                f"part {name!r} has {labels} states, wanted at most {MOST_STATES}: use tw.steering.sampled_strength"
+                f"parts: {name!r} has {labels} states, wanted at most {MOST_STATES}: use tw.steering.sampled_strength"
             )
-        labels = tuple(range(labels)) if is_whole(labels) else tuple(labels)
-        if not labels or len(set(labels)) != len(labels):
-            raise ValueError(f"part {name!r} must have at least one label, all different, got {labels!r}")
-        out[name] = labels
+        try:
+            known = tuple(range(labels)) if is_whole(labels) else tuple(labels)
+            different = len(set(known)) == len(known)
+        except TypeError:
+            known, different = (), False
+        if not known or not different:
+            raise ValueError(
+                f"parts: {name!r} must have at least one label, all different, or be how many there are, "
+                f"got {shown(labels)}"
+            )
+        out[name] = known
     return out

@@ -3,10 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from thalweg._edge import is_traced, number
+from thalweg._edge import check_one_number, number
 from thalweg._loop import all_finite
 from thalweg._node import in_worlds
 from thalweg._noise import next_draw, open_stream
@@ -21,10 +20,9 @@ DIGITS = 1e2  # rounding errors of the reading: a smaller difference has Op wron
 
 def fork_op(process, held, state, key, start, steps, source, target, direction, size, every: bool) -> Op:
     """Op from a perturbation of `size` times the direction, and from half of it."""
-    if not is_traced(size) and not (np.isfinite(size) and size > 0):
-        raise ValueError(f"size must be a positive number, got {size!r}")
+    size = check_one_number(size, "size", above=0)
     found = _fork(process, held, state, key, start, number(steps), source, target, direction,
-                  jnp.asarray(size, float), steps if every else None)  # fmt: skip
+                  size, steps if every else None)  # fmt: skip
     if not every:
         return found
     broken = (found.status == Status.ILL_CONDITIONED) | (found.status == Status.NOT_CONVERGED)

@@ -10,13 +10,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg._edge import number
-from thalweg._loop import Batch
-from thalweg._process import Process, check_process, key_for, settle
+from thalweg._process import Process
 from thalweg._results import Status
-from thalweg.steering._op import _check_differentiable
-from thalweg.steering._parts import check_outside, find_agent, find_source, find_target
+from thalweg.stats._series import as_numbers
+from thalweg.steering._parts import check_outside, check_run, find_agent, find_source, find_target
 
 ON_THE_CIRCLE = 1e-9
+UNREACHED = "the source does not reach the target, so that Comp is 0/0: read or perturb something else"
 
 
 class Budget(NamedTuple):
@@ -52,7 +52,10 @@ def sensitivity(
     **Arguments**: `process`, `agent`, `source`, `target` (one number) as for `op`; `state`: where the step is
     linearised (any state of a linear loop, else a fixed point); `frequencies`: radians a step, 0 to pi.
 
-    **Returns** complex numbers, one a frequency.
+    **Returns** complex numbers, one a frequency; infinite where the response with the agent held vanishes, 0 where
+    that is infinite (a pole of the open loop at this frequency).
+
+    **Raises** `ValueError` where the source does not reach the target.
 
     >>> import numpy as np, thalweg as tw
     >>> room = tw.systems.thermostat(gain=0.1, setpoint=25.0)
@@ -61,9 +64,18 @@ def sensitivity(
     >>> np.round(abs(s), 12).tolist()  # z (z - 1) / (z (z - 1) + 0.1) at z = -1
     [0.952380952381]
     """
+    w = as_numbers(frequencies, "frequencies")
+    if not np.all(np.isfinite(w)):
+        raise ValueError("frequencies must be finite, got NaN or infinity in it")
     free, held, b, c = _linearised(process, state, agent, source, target, key)
-    z = np.exp(1j * np.asarray(frequencies, float))
-    return _transfer(free, b, c, z) / _transfer(held, b, c, z)
+    if _delay(free, b, c) is None and _delay(held, b, c) is None:
+        raise ValueError(UNREACHED)
+    z = np.exp(1j * w.reshape(-1))
+    of_free, of_held = _transfer(free, b, c, z), _transfer(held, b, c, z)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size, turn = np.exp(of_free[0] - of_held[0]), of_free[1] * np.conj(of_held[1])
+        comp = np.where(size == 0, 0, np.where(np.isinf(size), np.inf, size) * np.where(turn == 0, 1, turn))
+    return comp.reshape(w.shape)
 
 
 def bode_integral(process: Process, state: Any, agent: Any, source: Any, target: Any, *, key: Any = None) -> Budget:
@@ -82,6 +94,14 @@ def bode_integral(process: Process, state: Any, agent: Any, source: Any, target:
     (-0.8242416458, -0.8242416458)
     """
     free, held, b, c = _linearised(process, state, agent, source, target, key)
+    reached = _delay(free, b, c) is not None, _delay(held, b, c) is not None
+    if not all(reached):
+        raise ValueError(
+            UNREACHED
+            if not any(reached)
+            else "the source does not reach the target with the agent "
+            + ("held: Op is -infinity at every frequency" if reached[0] else "free: Op is +infinity at every frequency")
+        )
     budget = 0.0
     roots: list[tuple[complex, int]] = []  # on the unit circle, with +1 for a root of Comp's numerator
     for matrix, sign in ((free, 1), (held, -1)):
@@ -94,7 +114,7 @@ def bode_integral(process: Process, state: Any, agent: Any, source: Any, target:
     def integral(points):
         w = (np.arange(points) + 0.5) * math.pi / points
         z = np.exp(1j * w)
-        values = np.log(np.abs(_transfer(held, b, c, z))) - np.log(np.abs(_transfer(free, b, c, z)))
+        values = _transfer(held, b, c, z)[0] - _transfer(free, b, c, z)[0]
         for angle, sign in on_circle:
             # Conjugate roots come in pairs, so that each takes out its share of the pair.
             pair = np.log(np.abs(2 * np.sin((w - angle) / 2))) + np.log(np.abs(2 * np.sin((w + angle) / 2)))
@@ -118,13 +138,10 @@ def bode_integral(process: Process, state: Any, agent: Any, source: Any, target:
 
 def _linearised(process, state, agent, source, target, key) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """J, J_A, B, C of the step at a state, as matrices over its floating numbers."""
-    check_process(process)
-    key = key_for(process, key)
-    state = settle(process, state, key, Batch())
-    _check_differentiable(process, state)
+    state, _, key, _ = check_run(process, state, 1, key)
     target = find_target(target, process, state)
     found, direction = find_source(source, process, state, key, False)
-    held = find_agent(agent, None, process, state)
+    held = find_agent(agent, None, process, state, key)
     check_outside(held, found, target, state)
     moving, still = eqx.partition(state, eqx.is_inexact_array)
     flat, back = ravel_pytree(moving)
@@ -148,32 +165,43 @@ def _linearised(process, state, agent, source, target, key) -> tuple[np.ndarray,
     return j, j_held, np.asarray(b), np.asarray(c)
 
 
-def _transfer(matrix: np.ndarray, b: np.ndarray, c: np.ndarray, z: np.ndarray) -> np.ndarray:
-    eye = np.eye(len(matrix))
-    solved = np.linalg.solve(
-        z[:, None, None] * eye - matrix, np.broadcast_to(b.astype(complex), (len(z), len(b)))[..., None]
-    )
-    return solved[..., 0] @ c
+def _transfer(matrix: np.ndarray, b: np.ndarray, c: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`C (z - A)^-1 B` as the log of its size and its phase, from determinants: finite beside a pole, infinite on it.
+
+    `det [[z - A, B], [-C, 0]] = det(z - A) C (z - A)^-1 B`.
+    """
+    n = len(matrix)
+    bordered = np.zeros((len(z), n + 1, n + 1), complex)
+    bordered[:, :n, :n] = z[:, None, None] * np.eye(n) - matrix
+    bordered[:, :n, n], bordered[:, n, :n] = b, -c
+    above, below = np.linalg.slogdet(bordered), np.linalg.slogdet(bordered[:, :n, :n])
+    return above[1] - below[1], above[0] * np.conj(np.where(below[0] == 0, 1, below[0]))
 
 
 def _zeros(matrix: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, float]:
     """The finite zeros of C (z - A)^-1 B, and the leading coefficient of its numerator."""
     from scipy.linalg import eigvals
 
-    n = len(matrix)
-    markov, v = [], b  # C A^k B: the first that is not zero leads, and says how many steps the source needs
-    for _ in range(n):
-        markov.append(float(c @ v))
-        v = matrix @ v
-    reached = np.flatnonzero(np.abs(markov) > 1e-12 * np.linalg.norm(c) * np.linalg.norm(b))
-    if reached.size == 0:
-        raise ValueError("the source does not reach the target, with or without the agent: Comp is 0/0")
-    delay = int(reached[0])
+    n, found = len(matrix), _delay(matrix, b, c)
+    if found is None:
+        raise ValueError(UNREACHED)
+    delay, lead = found
     pencil = np.block([[matrix, b[:, None]], [c[None, :], np.zeros((1, 1))]])
     weight = np.diag([1.0] * n + [0.0])
     all_zeros = eigvals(pencil, weight)
     all_zeros = all_zeros[np.isfinite(all_zeros)]
-    return all_zeros[np.argsort(np.abs(all_zeros))][: n - 1 - delay], markov[delay]
+    return all_zeros[np.argsort(np.abs(all_zeros))][: n - 1 - delay], lead
+
+
+def _delay(matrix: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[int, float] | None:
+    """The first k for which `C A^k B` is not zero, so many steps the source needs, and that number."""
+    v = b
+    for k in range(len(matrix)):
+        lead = float(c @ v)
+        if abs(lead) > 1e-12 * np.linalg.norm(c) * np.linalg.norm(v):
+            return k, lead
+        v = matrix @ v
+    return None
 
 
 def _outside(roots: np.ndarray) -> float:

@@ -9,14 +9,13 @@ import numpy as np
 from jax import lax
 
 from thalweg._clamp import Held
-from thalweg._edge import check_start, check_steps, is_whole, number
-from thalweg._loop import Batch, all_finite, apply_step
+from thalweg._edge import is_whole, number, shown
+from thalweg._loop import all_finite, apply_step
 from thalweg._noise import next_draw, open_stream
-from thalweg._process import Process, check_process, key_for, settle
+from thalweg._process import Process
 from thalweg._results import Estimate, Status
 from thalweg.steering._frames import orthonormalise, push_frame
-from thalweg.steering._op import _check_differentiable
-from thalweg.steering._parts import find_agent
+from thalweg.steering._parts import check_run, find_agent
 
 BATCHES = 32
 LINKED = 0.6  # correlation of neighbouring batch means above which they are not independent
@@ -63,23 +62,28 @@ def lyapunov_exponents(
     >>> [round(float(v), 4) for v in found.value]  # -beta and -sigma, to the order of the scheme
     [-2.6667, -10.0]
     """
-    check_process(process)
-    steps, start, key = check_steps(steps), check_start(start), key_for(process, key)
-    state = settle(process, state, key, Batch())
-    _check_differentiable(process, state)
-    held = find_agent(clamp, window, process, state)
+    state, steps, key, start = check_run(process, state, steps, key, start)
+    held = find_agent(clamp, window, process, state, key, "clamp")
     free = _free_entries(held, state)
     coordinates = sum(int(mask.sum()) for mask in free)
+    if coordinates == 0:
+        raise ValueError("clamp holds every coordinate of the state: nothing is left to grow")
     if k is None:
         k = coordinates
     if not is_whole(k) or not 1 <= k <= coordinates:
-        raise ValueError(f"k must be a whole number from 1 to {coordinates}, the free coordinates, got {k!r}")
+        raise ValueError(f"k must be a whole number from 1 to {coordinates}, the free coordinates, got {shown(k)}")
     if not is_whole(every) or every < 1:
-        raise ValueError(f"every must be a whole number of steps >= 1, got {every!r}")
-    discard = steps // 10 if discard is None else check_steps(discard)
-    length = (steps - discard) // (BATCHES * every)
+        raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
+    if discard is None:
+        discard = steps // 10
+    elif not is_whole(discard) or discard < 0:
+        raise ValueError(f"discard must be a whole number of steps >= 0, got {shown(discard)}")
+    length = (steps - int(discard)) // (BATCHES * int(every))
     if length < 1:
-        raise ValueError(f"steps must exceed discard by at least {BATCHES * every} for {BATCHES} batches, got {steps}")
+        raise ValueError(
+            f"steps must exceed discard by at least {BATCHES * every} for {BATCHES} batches of every {every} steps, "
+            f"got steps {steps} and discard {discard}"
+        )
     frame = _first_frame(free, state, int(k))
     logs, finite = _stretches(process, held, state, key, start, frame, number(discard), number(length), int(every))
     return _estimate(logs, length * every * (1.0 if process.dt is None else process.dt), finite)

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_start, check_steps, is_traced, number
-from thalweg._loop import Batch
-from thalweg._process import Process, check_process, key_for, settle
+from thalweg._edge import check_choice, is_traced, number
+from thalweg._process import Process
 from thalweg._results import Status
 from thalweg.steering._pair import pays_apart, pull_pair, push_pair
-from thalweg.steering._parts import check_outside, find_agent, find_source, find_target
+from thalweg.steering._parts import check_outside, check_run, find_agent, find_source, find_target
 
 FAINT = 1e-13  # of its tangent: a smaller response is made of rounding errors
 
@@ -127,23 +126,18 @@ def op(
     >>> round(float(found.op[-1]), 10), float(found.sign[-1])
     (10.143165859, 1.0)
     """
-    check_process(process)
     for name, value, choices in (
         ("method", method, ("tangent", "fork")),
         ("read", read, ("every", "end")),
         ("mode", mode, ("forward", "reverse")),
     ):
-        if value not in choices:
-            raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-    steps, start, key = check_steps(steps), check_start(start), key_for(process, key)
+        check_choice(value, name, choices)
+    state, steps, key, start = check_run(process, state, steps, key, start, tangent=method == "tangent")
     if steps == 0:
         raise ValueError("steps must be at least 1, got 0: there is nothing to carry")
-    state = settle(process, state, key, Batch())
-    if method == "tangent":
-        _check_differentiable(process, state)
     target = find_target(target, process, state)
     found, direction = find_source(source, process, state, key, mode == "reverse")
-    held = find_agent(agent, window, process, state)
+    held = find_agent(agent, window, process, state, key)
     check_outside(held, found, target, state)
     if mode == "reverse":
         if method == "fork":
@@ -163,19 +157,6 @@ def op(
 
 
 # --------------------------------------------------------------------------------------------------
-
-
-def _check_differentiable(process: Process, state: Any) -> None:
-    if not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
-        raise ValueError(
-            'the state is not differentiable, since it holds no floating number: use method="fork", or '
-            "tw.steering.FiniteSystem for a finite system"
-        )
-    if not process.smooth:
-        raise ValueError(
-            "this process jumps (accept/reject or binary units), so that its tangent misses what a change does: "
-            'use method="fork"'
-        )
 
 
 @eqx.filter_jit

@@ -10,14 +10,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from thalweg._clamp import Held, _is_mask, clamp
-from thalweg._edge import is_traced, number, outline
+from thalweg._clamp import Held, _is_mask, check_window, clamp
+from thalweg._edge import check_arrays, check_function, check_start, check_steps, is_traced, number, outline, shown
 from thalweg._inject import inject, node_shapes
-from thalweg._loop import apply_step
-from thalweg._node import _prefixes
-from thalweg._process import Process
+from thalweg._loop import Batch, apply_step
+from thalweg._node import _prefixes, node_names
+from thalweg._process import Process, check_process, key_for, settle
 from thalweg._response import _find_source, _shaped_like, _Source
 from thalweg._select import Selection, select
+
+
+def check_run(
+    process: Process, state: Any, steps: Any, key: Any, start: Any = 0, tangent: bool = True
+) -> tuple[Any, int, Any, Any]:
+    """The state, the number of steps, the key and the first step of a run along which something is carried."""
+    check_process(process)
+    steps, start, key = check_steps(steps), check_start(start), key_for(process, key)
+    if np.ndim(start) or key.ndim:
+        what = "start" if np.ndim(start) else "key"
+        raise ValueError(f"{what} must be one, got several: for one a member, put this under jax.vmap")
+    state = settle(process, state, key, Batch(), real=True)
+    if not tangent:
+        return state, steps, key, start
+    if not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+        raise ValueError(
+            'the state is not differentiable, since it holds no floating number: use method="fork", or '
+            "tw.steering.FiniteSystem for a finite system"
+        )
+    if not process.smooth:
+        raise ValueError(
+            "this process jumps (accept/reject or binary units), so that its tangent misses what a change does: "
+            'use method="fork"'
+        )
+    return state, steps, key, start
 
 
 class Source(eqx.Module):
@@ -57,7 +82,8 @@ def find_source(source: Any, process: Process, state: Any, key: Any, every_entry
         where, direction = source
     if not (isinstance(where, str) or callable(where) or _is_mask(where)):
         raise TypeError(
-            f"source must be a node's name, a selector, a boolean mask, or one of them with a direction, got {source!r}"
+            f"source must be a node's name, a selector, a boolean mask, or one of them with a direction, "
+            f"got {shown(source)}"
         )
     part_of_state = _named_part(where, process, state) if isinstance(where, str) else where
     if part_of_state is not None:
@@ -68,7 +94,10 @@ def find_source(source: Any, process: Process, state: Any, key: Any, every_entry
         spec = Source(found.selection, (), "state" if found.of_state else "process")
     else:
         w = process.noise.sample(key, number(0))
-        shapes = node_shapes(lambda s: apply_step(process.step, s, w, number(0)), where, state)
+        try:
+            shapes = node_shapes(lambda s: apply_step(process.step, s, w, number(0)), where, state)
+        except ValueError as wrong:
+            raise ValueError(f"source: {wrong}") from None
         if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in shapes.values()):
             raise ValueError(f"source {where!r} must be a node of floating numbers: whole numbers carry no tangent")
         spec = Source(None, tuple((name, (a.shape, a.dtype)) for name, a in sorted(shapes.items())), "node")
@@ -125,10 +154,11 @@ def _named_part(name: str, process: Process, state: Any) -> Any:
     return jax.tree.unflatten(structure, masks)
 
 
-def find_agent(agent: Any, window: Any, process: Process, state: Any) -> Process:
+def find_agent(agent: Any, window: Any, process: Process, state: Any, key: Any, name: str = "agent") -> Process:
     """The process with the agent held. Selectors become masks, so that an equal agent compiles nothing again."""
     parts = agent if isinstance(agent, tuple) and not _is_mask(agent) else (agent,)
-    if len(parts) == 0 or parts[0] is None:
+    if len(parts) == 0 or agent is None:
+        check_window(window)
         return process
     where = []
     for part in parts:
@@ -136,15 +166,25 @@ def find_agent(agent: Any, window: Any, process: Process, state: Any) -> Process
             where.append(part)
             continue
         if not (callable(part) or _is_mask(part)):
-            raise TypeError(f"agent must be a node's name, a selector, a boolean mask or a tuple of them, got {part!r}")
+            raise TypeError(
+                f"{name} must be a node's name, a selector, a boolean mask or a tuple of them, got {shown(part)}"
+            )
         try:
-            masks = select(part, state, "agent").masks
+            masks = select(part, state, name).masks
         except (AttributeError, KeyError, IndexError, TypeError) as missing:
             raise ValueError(
-                f"agent picks nothing out of the state: {type(missing).__name__} {missing}; "
+                f"{name} picks nothing out of the state: {type(missing).__name__} {missing}; "
                 f"the state is {outline(state)}"
             ) from None
         where.append(jax.tree.unflatten(jax.tree.structure(state), masks))
+    names = [part for part in where if isinstance(part, str)]
+    if names:
+        i = number(0)
+        known = node_names(lambda s, w: apply_step(process.step, s, w, i), state, process.noise.sample(key, i))
+        for part in names:
+            if not any(part in _prefixes(full) for full in known):
+                listed = ", ".join(map(repr, sorted(known))) or "none"
+                raise ValueError(f"{name}: no node of the step is called {part!r}; its nodes: {listed}")
     return clamp(process, tuple(where), window)
 
 
@@ -185,12 +225,11 @@ def find_target(target: Any, process: Process, state: Any) -> Callable[[Any], An
         if part is None:
             raise ValueError(f"target {target!r} is no part of the state by name; give a function of the state")
         target = part
-    if not callable(target):
-        raise TypeError(f"target must be a function of the state, got {target!r}")
+    check_function(target, "target", "state")
     with contextlib.suppress(Exception):  # a target may compute, or fail: the next line says how
         target = Picked(select(target, state, "target"))
     try:
-        reading = jax.eval_shape(target, state)
+        reading = jax.eval_shape(lambda s: _checked(target(s)), state)
     except (AttributeError, KeyError, IndexError) as missing:
         raise ValueError(
             f"target reads something that the state lacks: {type(missing).__name__} {missing}; "
@@ -200,6 +239,11 @@ def find_target(target: Any, process: Process, state: Any) -> Callable[[Any], An
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise TypeError(f"target must give floating numbers, got {outline(reading)}: whole numbers carry no tangent")
     return target
+
+
+def _checked(reading: Any) -> Any:
+    check_arrays(reading, "target")
+    return reading
 
 
 class Picked(eqx.Module):

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_function, is_whole, shown
 from thalweg._results import Estimate, Status
+from thalweg.stats._series import generator
 from thalweg.steering._entropy import NATS_PER_BIT
 
+MOST_SHUFFLES = 10**4
 GROUPS = 20  # of the grouped jackknife that gives the errors
 RARE = 0.1  # share of samples that fell on a state seen once, above which entropies are mostly guesses
 
@@ -52,16 +54,20 @@ def sampled_strength(
             f"samples must be whole numbers of shape (n, parts) with n >= {2 * GROUPS}, "
             f"got {samples.dtype} of shape {samples.shape}"
         )
-    if not is_whole(shuffles) or shuffles < 1:
-        raise ValueError(f"shuffles must be a whole number >= 1, got {shuffles!r}")
-    draws = np.random.default_rng(key)
+    if not is_whole(shuffles) or not 1 <= shuffles <= MOST_SHUFFLES:
+        raise ValueError(f"shuffles must be a whole number from 1 to {MOST_SHUFFLES}, got {shown(shuffles)}")
+    check_function(step, "step", "states")
+    draws = generator(key)
     n, parts = samples.shape
     mix = np.concatenate([draws.permuted(np.tile(np.arange(n)[:, None], parts), axis=0) for _ in range(shuffles)])
     mixed = np.take_along_axis(samples, mix, axis=0)
     rows = [samples, np.asarray(step(samples)), np.asarray(step(mixed))]
     for after, before in zip(rows[1:], (samples, mixed), strict=True):
-        if after.shape != before.shape:
-            raise ValueError(f"step must give next states of shape {before.shape}, got {after.shape}")
+        if after.shape != before.shape or after.dtype.kind not in "iu":
+            raise ValueError(
+                f"step must give next states as whole numbers of shape {before.shape}, got {after.dtype} of shape "
+                f"{after.shape}"
+            )
     value, rare = _measures(*rows)
     # A shuffled row goes with any of the samples that it was made of, so that the errors know how P' was made.
     group = draws.permutation(n) % GROUPS

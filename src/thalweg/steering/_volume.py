@@ -10,14 +10,14 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import check_start, check_steps, is_traced, number
-from thalweg._loop import Batch, all_finite, apply_step
+from thalweg._edge import is_traced, number
+from thalweg._loop import all_finite, apply_step
 from thalweg._noise import next_draw, open_stream
-from thalweg._process import Process, check_process, key_for, settle
+from thalweg._process import Process
 from thalweg._results import Status
+from thalweg.stats._series import as_numbers
 from thalweg.steering._frames import orthonormalise, push_frame
-from thalweg.steering._op import _check_differentiable
-from thalweg.steering._parts import check_outside, find_agent, find_source, find_target
+from thalweg.steering._parts import check_outside, check_run, find_agent, find_source, find_target
 
 
 class OpVolume(eqx.Module):
@@ -77,15 +77,12 @@ def op_volume(
     >>> round(float(found.op), 9)  # -10 (log 0.9 + log 0.8 + log 0.5)
     10.216512475
     """
-    check_process(process)
-    steps, start, key = check_steps(steps), check_start(start), key_for(process, key)
-    state = settle(process, state, key, Batch())
-    _check_differentiable(process, state)
+    state, steps, key, start = check_run(process, state, steps, key, start)
     target = find_target(target, process, state)
     found, _ = find_source(source, process, state, key, True)
     if found.kind != "state":
         raise ValueError("source must be part of the state for a volume: a selector or mask of it")
-    held = find_agent(agent, window, process, state)
+    held = find_agent(agent, window, process, state, key)
     check_outside(held, found, target, state)
     frame = _frame(found.part(process, state), directions)
     count = jax.tree.leaves(frame)[0].shape[0]
@@ -105,13 +102,13 @@ def _frame(part: Any, directions: Any) -> Any:
     if directions is None:
         matrix = jnp.eye(size)
     else:
-        rows = jax.tree.leaves(directions)
+        rows = [_numbers(leaf) for leaf in jax.tree.leaves(directions)]
         if len(rows) != len(leaves) or any(
-            jnp.shape(r)[1:] != leaf.shape for r, leaf in zip(rows, leaves, strict=False)
+            jnp.ndim(r) == 0 or jnp.shape(r)[1:] != leaf.shape for r, leaf in zip(rows, leaves, strict=False)
         ):
             wanted = ", ".join(str(("k", *leaf.shape)) for leaf in leaves)
             raise ValueError(f"directions must have shape {wanted}, got {', '.join(str(jnp.shape(r)) for r in rows)}")
-        matrix = jnp.concatenate([jnp.reshape(jnp.asarray(r, float), (jnp.shape(r)[0], -1)) for r in rows], axis=1)
+        matrix = jnp.concatenate([jnp.reshape(r, (jnp.shape(r)[0], -1)) for r in rows], axis=1)
         q, r = jnp.linalg.qr(matrix.T)
         least = jnp.min(jnp.abs(jnp.diagonal(r)))
         if matrix.shape[0] > size or (not is_traced(least) and not least > 1e-12 * jnp.max(jnp.abs(r))):
@@ -121,6 +118,15 @@ def _frame(part: Any, directions: Any) -> Any:
     parts = jnp.split(matrix, ends, axis=1)
     shaped = [p.reshape(-1, *leaf.shape).astype(leaf.dtype) for p, leaf in zip(parts, leaves, strict=True)]
     return jax.tree.unflatten(structure, shaped)
+
+
+def _numbers(rows: Any) -> Any:
+    if is_traced(rows):
+        return jnp.asarray(rows, float)
+    numbers = as_numbers(rows, "directions")
+    if not np.all(np.isfinite(numbers)):
+        raise ValueError("directions must be finite, got NaN or infinity in it")
+    return jnp.asarray(numbers)
 
 
 @eqx.filter_jit

@@ -4,9 +4,8 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 
-from thalweg._edge import is_traced
+from thalweg._edge import check_number, shown
 from thalweg._node import node
 from thalweg._process import Process
 from thalweg.processes import ode
@@ -41,13 +40,12 @@ def cart_pole(
     >>> abs(float(state["angle"])) < 1e-3  # the default gains balance it
     True
     """
-    if not is_traced(gains) and (np.shape(gains) != (4,) or not np.all(np.isfinite(np.asarray(gains, float)))):
-        raise ValueError(f"gains must be four finite numbers, one for each of {', '.join(PARTS)}, got {gains!r}")
-    for name, value in (("cart", cart), ("pole", pole), ("length", length), ("gravity", gravity)):
-        if not is_traced(value) and not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a positive number, got {value}")
-    numbers = [jnp.asarray(value, float) for value in (gains, cart, pole, length, gravity)]
-    return ode(_Field(*numbers), dt, init=_init)
+    pushes = check_number(gains, "gains")
+    if pushes.shape != (4,):
+        raise ValueError(f"gains must be four finite numbers, one for each of {', '.join(PARTS)}, got {shown(gains)}")
+    given = {"cart": cart, "pole": pole, "length": length, "gravity": gravity}
+    return ode(_Field(pushes, **{name: check_number(value, name, above=0) for name, value in given.items()}), dt,
+               init=_init)  # fmt: skip
 
 
 class _Field(eqx.Module):
@@ -74,4 +72,4 @@ class _Field(eqx.Module):
 
 def _init(position: float, velocity: float, angle: float, angular_velocity: float) -> dict[str, Any]:
     values = (position, velocity, angle, angular_velocity)
-    return {part: jnp.asarray(value, float) for part, value in zip(PARTS, values, strict=True)}
+    return {part: check_number(value, part) for part, value in zip(PARTS, values, strict=True)}

@@ -4,10 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import lax
 
-from thalweg._edge import check_number, is_whole
+from thalweg._edge import check_number, is_whole, shown
 from thalweg._process import Process
 from thalweg.processes import ode
+
+MOST_SITES = 10**7
 
 
 def lorenz(rho: float, sigma: float = 10.0, beta: float = 8 / 3, dt: float = 0.01, method: str = "rk4") -> Process:
@@ -43,15 +46,18 @@ def lorenz96(sites: int = 40, forcing: float = 8.0, dt: float = 0.01, method: st
     >>> float(abs(end - 0.5).max()) < 1e-9
     True
     """
-    if not is_whole(sites) or sites < 4:
-        raise ValueError(f"sites must be a whole number >= 4, got {sites!r}")
+    if not is_whole(sites) or not 4 <= sites <= MOST_SITES:
+        raise ValueError(f"sites must be a whole number from 4 to {MOST_SITES}, got {shown(sites)}")
 
     forcing = check_number(forcing, "forcing")
 
     def init(x: Any = None) -> Any:
         if x is None:
             return jnp.full(sites, forcing).at[0].add(0.01)
-        return jnp.asarray(x, float)
+        x = check_number(x, "x")
+        if x.shape[-1:] != (sites,):
+            raise ValueError(f"x must hold {sites} numbers, one a site, got shape {x.shape}")
+        return x
 
     return ode(_Ring(forcing), dt, method, init=init)
 
@@ -60,7 +66,11 @@ class _Ring(eqx.Module):
     forcing: Any
 
     def __call__(self, x: Any) -> Any:
-        return (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x + self.forcing
+        # The ring cut open, with its ends repeated, is written out once: XLA would otherwise join the pieces anew
+        # wherever a neighbour is read, which made a step of 2,000 sites 4 times as long.
+        sites = x.shape[-1]
+        line = lax.optimization_barrier(jnp.concatenate([x[-2:], x, x[:1]]))
+        return (line[3:] - line[:sites]) * line[1 : sites + 1] - x + self.forcing
 
 
 class _Field(eqx.Module):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_number, is_traced
+from thalweg._edge import check_choice, check_number, is_traced, shown
 from thalweg._node import node
 from thalweg._noise import Normal
 from thalweg._process import Process
@@ -49,7 +49,7 @@ def thermostat(
     forced = is_traced(forcing) or forcing != 0
 
     def init(room: float, thermostat: float) -> dict[str, Any]:
-        state = {"room": jnp.asarray(room, float), "thermostat": jnp.asarray(thermostat, float)}
+        state = _room_init(room, thermostat)
         return {**state, "time": jnp.asarray(0)} if forced else state
 
     return Process(_Thermostat(*numbers, noisy=noisy), Normal() if noisy else None, init, names=part_names)
@@ -109,22 +109,22 @@ def feedback_loop(plant: tuple[Any, Any, Any], controller: tuple[Any, Any, Any, 
     arrays = {}
     for name, (matrices, letters) in given.items():
         if not isinstance(matrices, tuple | list) or len(matrices) != len(letters):
-            raise ValueError(f"{name} must be {len(letters)} matrices ({', '.join(letters)}), got {matrices!r}")
+            raise ValueError(f"{name} must be {len(letters)} matrices ({', '.join(letters)}), got {shown(matrices)}")
         for letter, matrix in zip(letters, matrices, strict=True):
-            array = np.asarray(matrix, float)
-            if array.ndim != 2 or not np.all(np.isfinite(array)):
-                raise ValueError(f"{name} {letter} must be a finite matrix, got {matrix!r}")
-            arrays[letter] = jnp.asarray(array)
+            array = check_number(matrix, f"{name} {letter}")
+            if array.ndim != 2:
+                raise ValueError(f"{name} {letter} must be a finite matrix, got {shown(matrix)}")
+            arrays[letter] = array
     n, m, inputs, outputs = len(arrays["A"]), len(arrays["F"]), arrays["B"].shape[1], arrays["C"].shape[0]
     wanted = {"A": (n, n), "B": (n, inputs), "C": (outputs, n),
               "F": (m, m), "G": (m, outputs), "K": (inputs, m), "D": (inputs, outputs)}  # fmt: skip
     for letter, shape in wanted.items():
         if arrays[letter].shape != shape:
-            raise ValueError(f"matrix {letter} must have shape {shape}, got {arrays[letter].shape}")
+            where = "plant" if letter in "ABC" else "controller"
+            raise ValueError(f"{where} matrix {letter} must have shape {shape}, got {arrays[letter].shape}")
 
     def init(plant: Any, controller: Any) -> dict[str, Any]:
-        return {"controller": jnp.broadcast_to(jnp.asarray(controller, float), (m,)),
-                "plant": jnp.broadcast_to(jnp.asarray(plant, float), (n,))}  # fmt: skip
+        return {"controller": _part(controller, "controller", m), "plant": _part(plant, "plant", n)}
 
     return Process(_Loop(**arrays), None, init, names=part_names)
 
@@ -182,8 +182,7 @@ def thermostat_table(kind: str) -> ThermostatTable:
     >>> table["high", "cold"], table.parts["thermostat"]
     (('low', 'warm'), ('high', 'low', 'off'))
     """
-    if kind not in _ROWS:
-        raise ValueError(f'kind must be "dumb" or "smart", got {kind!r}')
+    check_choice(kind, "kind", tuple(_ROWS))
     parts: dict[str, tuple[str, ...]] = {"thermostat": ("high", "low", "off"), "room": ("hot", "warm", "cold")}
     table = {}
     for setting, cells in _ROWS[kind].items():
@@ -245,5 +244,13 @@ class _Loop(eqx.Module):
         return {"controller": self.F @ z + self.G @ y, "plant": self.A @ x + self.B @ u}
 
 
+def _part(value: Any, name: str, size: int) -> Any:
+    """The numbers of one part; one number stands for all."""
+    array = check_number(value, name)
+    if array.shape not in ((), (size,)):
+        raise ValueError(f"{name} must be {size} numbers, got shape {array.shape}")
+    return jnp.broadcast_to(array, (size,))
+
+
 def _room_init(room: float, thermostat: float) -> dict[str, Any]:
-    return {"room": jnp.asarray(room, float), "thermostat": jnp.asarray(thermostat, float)}
+    return {"room": check_number(room, "room"), "thermostat": check_number(thermostat, "thermostat")}

@@ -10,6 +10,13 @@ import numpy as np
 import thalweg
 
 _FIELDS = ("weights", "visible_bias", "hidden_bias", "log_variance")
+_FOREIGN = (  # what others call weights, visible and hidden biases; weights of scikit-learn lead with the hidden units
+    ("weights", "visible_bias", "hidden_bias"),
+    ("components_", "intercept_visible_", "intercept_hidden_"),
+    ("weight_matrix", "vbias", "hbias"),
+    ("W", "vbias", "hbias"),
+    ("W", "a", "b"),
+)
 _RBMS = {"BBRBM": "RBM", "PBRBM": "CategoricalRBM"}
 
 
@@ -42,7 +49,8 @@ def load(kind: type, path: Any) -> Any:
 
 
 def load_any(path: Any) -> Any:
-    """Read a machine of any kind: one that `save` wrote, or the last update of a file of the package rbms."""
+    """Read a machine of any kind: one that `save` wrote, the last update of a file of the package rbms, or an .npz file
+    of weights and biases under the names of scikit-learn or other usual ones."""
     from thalweg import energy
 
     if not Path(path).is_file():
@@ -55,8 +63,29 @@ def load_any(path: Any) -> Any:
         if name is None:
             raise ValueError(f"{path} holds a machine of a kind that is not known here: wanted {' or '.join(_RBMS)}")
         return getattr(energy, name).from_rbms(path)
+    if head[:1] == b"\x80":
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when it is read: save arrays in its place, such as "
+            "np.savez(file, components_=rbm.components_, intercept_visible_=..., intercept_hidden_=...)"
+        )
+    foreign = _foreign(path)
+    if foreign is not None:
+        return energy.RBM.from_arrays(*foreign)
     found, fields, units = _read(path)
     return getattr(energy, found)(**fields, units=units)
+
+
+def _foreign(path: Any) -> tuple[np.ndarray, ...] | None:
+    """(weights, visible_bias, hidden_bias) of an .npz file that does not say its kind, if it has their names."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for names in () if "kind" in arrays.files else _FOREIGN:
+                if set(names) <= set(arrays.files):
+                    weights, visible, hidden = (arrays[name] for name in names)
+                    return (weights.T if names[0] == "components_" else weights), visible, hidden
+    except Exception:  # not an archive at all, or a broken one: `_read` says so
+        return None
+    return None
 
 
 def read_rbms(path: Any, update: int | None, model_type: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,7 +145,10 @@ def _read(path: Any) -> tuple[str, dict[str, np.ndarray], Any]:
         fields = {name: held[name] for name in _FIELDS if name in held}
         units = tuple(int(value) for value in held["units"])
     except Exception:  # whatever a broken archive breaks in, it is one thing to the reader
-        raise ValueError(f"{path} is not a machine that thalweg saved (an .npz file with kind and weights)") from None
+        raise ValueError(
+            f"{path} is not a machine that thalweg saved (an .npz file with kind and weights), nor "
+            "has the weights and biases of another library under their usual names"
+        ) from None
     if kind not in ("RBM", "GaussianRBM", "CategoricalRBM"):
         raise ValueError(f"{path} holds a {kind[:40]!r}, wanted an RBM, a GaussianRBM or a CategoricalRBM")
     return kind, fields, units

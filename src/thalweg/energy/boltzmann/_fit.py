@@ -1,5 +1,6 @@
 """Train a machine, watch its likelihood on data that are held out, and stop in time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -7,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import is_whole
+from thalweg._edge import check_truth, is_whole
+from thalweg._loop import Options
 from thalweg._noise import as_key
 from thalweg._process import simulate
+from thalweg._progress import progress as progress_line
 from thalweg._results import Estimate, Status
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._likelihood import check_states, log_likelihood
@@ -46,6 +49,7 @@ def fit(
     patience: int = 3,
     key: Any = 0,
     likelihood: dict[str, Any] | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Fit:
     """Train a Boltzmann machine.
@@ -59,6 +63,7 @@ def fit(
     - `validation`: data that are held out. Their likelihood is watched every `every` epochs, and training stops after
       it has failed to rise by more than its error `patience` times; the best machine is given back. Never the test set.
     - `key`: a key or seed. - `likelihood`: settings of `log_likelihood` for the watching.
+    - `progress`: whether a progress line is shown on stderr.
     - `settings`: those of `training`: `optimizer`, `batch_size`, `chains`, `sweeps`, `centred`, `weight_decay`, ...
 
     **Returns** a `Fit`.
@@ -81,6 +86,7 @@ def fit(
         )
     held_out = None if validation is None else check_states(model, validation, "validation")
     rows = model.check_data(data)
+    check_truth(progress, "progress")
     watch = likelihood or {}
     if method == "lbfgs":
         if settings:
@@ -91,13 +97,23 @@ def fit(
     process = training(model, rows, method, steps=steps, batch_size=batch_size, **settings)
     state, key = process.init(key), as_key(key)
     if held_out is None:
-        run = simulate(process, state, steps, key=key)
+        run = simulate(process, state, steps, key=key, options=Options(progress=progress))
         return Fit(run.state.model, None, {}, run.state, int(run.steps), Status(int(run.status)))
-    return _watched(process, state, steps, key, held_out, max(1, every * len(rows) // batch_size), patience, watch)
+    with progress_line(progress, steps) as tell:
+        stride = max(1, every * len(rows) // batch_size)
+        return _watched(process, state, steps, key, held_out, stride, patience, watch, tell)
 
 
 def _watched(
-    process: Any, state: Training, steps: int, key: Any, held_out: Any, stride: int, patience: int, watch: dict
+    process: Any,
+    state: Training,
+    steps: int,
+    key: Any,
+    held_out: Any,
+    stride: int,
+    patience: int,
+    watch: dict,
+    tell: Callable[[int], None],
 ) -> Fit:
     """Train in strides; keep the machine of the best likelihood, stop when it has not risen for a while."""
     history: dict[str, list] = {"step": [], "log_likelihood": [], "error": []}
@@ -105,6 +121,7 @@ def _watched(
     while done < steps and failed < patience and status == Status.OK:
         run = simulate(process, state, min(stride, steps - done), key=key, start=done)
         state, done, status = run.state, done + int(run.steps), Status(int(run.status))
+        tell(done)
         if status == Status.NOT_FINITE:
             break
         now = log_likelihood(state.model, held_out, **watch)

@@ -64,13 +64,40 @@ class GaussianRBM(Machine):
 
     @classmethod
     def start(cls, data: Any, hidden: int, key: Any = 0, units: Any = (0, 1)) -> "GaussianRBM":
-        """Where training starts well: the means and variances of `data`, weights of a tenth of its spread."""
+        """Where training starts well: the means of `data`, a quarter of its variances, weights of 0.3 of its spread.
+
+        A start at the data's own variances is a trap: with them, independent units explain all that uncoupled units
+        can see, and weights shrink to 0. The hidden fields are 0 at the means.
+        """
         array, weights = first_weights(data, hidden, key)
         spread = array.std(axis=0)
         if not np.all(spread > 0):
             column = int(np.argmin(spread))
             raise ValueError(f"column {column} of data is constant, so that it has no variance to learn: drop it")
-        return cls(10 * spread[:, None] * weights, array.mean(axis=0), np.zeros(hidden), 2 * np.log(spread), units)
+        mean, weights = array.mean(axis=0), 30 * spread[:, None] * weights
+        log_variance = 2 * np.log(spread) - np.log(4)
+        middle = 0.5 * sum(_units.check_units(units))
+        return cls(
+            weights,
+            mean - middle * weights.sum(axis=1),
+            -(mean / np.exp(log_variance)) @ weights,
+            log_variance,
+            units,
+        )
+
+    def rescaled(self, shift: Any, scale: Any) -> "GaussianRBM":
+        """The machine of `shift + scale x` where this one is of `x`: train on standard data, then bring it back.
+
+        >>> import numpy as np, thalweg as tw
+        >>> model = tw.energy.GaussianRBM([[2.0]], [0.0], [0.5], 0.0).rescaled(3.0, 10.0)
+        >>> float(model.visible_bias[0]), float(model.weights[0, 0]), float(model.variance[0].round(6))
+        (3.0, 20.0, 100.0)
+        """
+        shift, scale = (jnp.broadcast_to(jnp.asarray(value, float), (self.visible,)) for value in (shift, scale))
+        weights, log_variance = scale[:, None] * self.weights, self.log_variance + 2 * jnp.log(jnp.abs(scale))
+        # The field b + x W / s^2 must stay what it was, which moves b by what the shift adds to it.
+        hidden_bias = self.hidden_bias - shift @ (weights / jnp.exp(log_variance)[:, None])
+        return GaussianRBM(weights, shift + scale * self.visible_bias, hidden_bias, log_variance, self.units)
 
     @property
     def variance(self) -> Any:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from thalweg._edge import is_traced, is_whole
@@ -115,6 +116,10 @@ class Machine(eqx.Module):
     def draw_hidden(self, v: Any, w: Any) -> Any:
         """Hidden units given the visible ones, drawn with uniform numbers `w` of shape (..., hidden)."""
         return _units.draw(self.hidden_field(v), w, self.units)
+
+    def scores(self, v: Any) -> Any:
+        """The derivative of `log p~` by all parameters, flat, at each of many states: shape (n, parameters)."""
+        return jax.vmap(lambda one: ravel_pytree(self.derivatives(one))[0])(v)
 
     def hidden_states(self, numbers: Any) -> Any:
         """The hidden states with these numbers, from 0 to 2^hidden - 1."""

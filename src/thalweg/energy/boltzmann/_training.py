@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import is_traced, is_whole
+from thalweg._edge import check_number, is_traced, is_whole
+from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
 from thalweg._noise import Choice, Shuffle, Uniform, as_key
@@ -19,6 +21,8 @@ from thalweg.energy.boltzmann._machine import Machine, subtract
 
 METHODS = ("pcd", "cd", "tempering", "exact")
 BATCH = 50
+EXACT_UNITS = 10  # hidden units of a Gaussian machine up to which the exact gradient is cheap: no chains to go astray
+MOST_NATURAL = 2**12  # visible states summed for an exact natural gradient
 LEAST_VARIANCE = 1e-3  # of the data's own: below it a variance collapses onto single points
 
 
@@ -42,6 +46,7 @@ def training(
     chains: int = 100,
     sweeps: int = 1,
     centred: bool = True,
+    natural: float | None = None,
     weight_decay: float = 0.0,
     order: str = "shuffle",
     weights: Any = None,
@@ -64,6 +69,9 @@ def training(
     - `steps`: if given, a learning rate (or the default) falls linearly to 0 over so many steps.
     - `batch_size`: 50 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
     - `centred`: whether the gradient is taken in centred variables (Melchior, Fischer and Wiskott 2016).
+    - `natural`: if given, the gradient is multiplied by `(F + natural)^-1`, with F the Fisher information of the model
+      from the same chains (Amari 1998): the direction then does not depend on how the machine is parametrised, and
+      `centred` changes nothing. With `"exact"` F is summed over the visible states, of which there may be 2^12.
     - `weight_decay`: this times the weights is taken off their gradient.
     - `order`: `"shuffle"`: epochs without replacement; `"replacement"`; `"subset"`.
     - `weights`: of the data, shape (n,). A batch of total weight 0 skips the whole step, so that a fork without some
@@ -100,8 +108,15 @@ def training(
         raise ValueError(f"steps must be a whole number >= 1, or None for a constant rate, got {steps!r}")
     if not is_traced(weight_decay) and not (np.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+    if natural is not None:
+        check_number(natural, "natural", above=0)
     if method == "exact":
         _enumeration.refuse_too_large(model, 'use method="pcd"')
+        if natural is not None and (model.visible_count is None or model.visible_count > MOST_NATURAL):
+            raise ValueError(
+                'natural gradients with method="exact" sum over visible states, at most 2^12 of them: this machine has '
+                f'{model.visible_count or "infinitely many"}; use method="pcd"'
+            )
     laws: dict[str, Any] = {
         "replacement": lambda: Choice(n, shape=(batch_size,)),
         "subset": lambda: Choice(n, shape=(batch_size,), replace=False),
@@ -125,6 +140,7 @@ def training(
         mean=_visible_mean(model, rows),
         learning_rate=rate,
         optimizer=optimizer,
+        natural=None if natural is None else jnp.asarray(natural, float),
         weight_decay=jnp.asarray(weight_decay, float),
         fall=None if steps is None else jnp.asarray(steps, float),
         betas=None if betas is None else jnp.asarray(betas),
@@ -154,6 +170,7 @@ class _Step(eqx.Module):
     mean: Any
     learning_rate: Any
     optimizer: Any
+    natural: Any
     weight_decay: Any
     fall: Any
     betas: Any
@@ -179,7 +196,9 @@ class _Step(eqx.Module):
         positive = model.derivatives(batch, scales)
         negative = self._of_model(model, chains)
         gradient = subtract(positive, jax.tree.map(lambda g: jnp.sum(scales) * g, negative))
-        if self.centred:
+        if self.natural is not None:
+            gradient = self._natural(model, gradient, chains)
+        elif self.centred:
             total = jnp.maximum(jnp.sum(scales), 1e-300)
             gradient = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
         gradient = eqx.tree_at(lambda m: m.weights, gradient, gradient.weights - self.weight_decay * model.weights)
@@ -224,6 +243,15 @@ class _Step(eqx.Module):
         if self.method == "exact":
             return _enumeration.expected_derivatives(model, _enumeration.log_partition(model))
         return model.derivatives(chains[-1] if self.method == "tempering" else chains)
+
+    def _natural(self, model: Machine, gradient: Machine, chains: Any) -> Machine:
+        flat, back = ravel_pytree(gradient)
+        if self.method == "exact":
+            states, logs = _enumeration.log_probabilities(model)
+            fisher = Fisher.from_scores(model.scores(states), jnp.exp(logs))
+        else:
+            fisher = Fisher.from_scores(model.scores(chains[-1] if self.method == "tempering" else chains))
+        return back(fisher.solve(flat, self.natural, "direct"))
 
     def _updated(self, state: Training, gradient: Machine, chains: Any) -> Training:
         if self.optimizer is None:

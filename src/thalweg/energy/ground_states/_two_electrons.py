@@ -52,7 +52,7 @@ def two_electrons(
 
     >>> import thalweg as tw
     >>> exact = tw.energy.two_electrons(omega=1.0, dimension=2)     # f = 1 + r
-    >>> exact.energy.value, round(exact.interaction.value, 6), exact.factor(0.5).item()
+    >>> exact.energy.value, round(exact.interaction_energy.value, 6), exact.factor(0.5).item()
     (3.0, 0.818401, 1.5)
     >>> round(tw.energy.two_electrons(0.28).energy.value, 10)
     1.0216440136
@@ -75,8 +75,8 @@ class TwoElectrons:
     """The exact state of two electrons in a trap; energies in hartree, lengths in bohr.
 
     - `omega`, `dimension`, `angular_momentum`, `level`: the state, as asked.
-    - `energy`, `kinetic`, `trap`, `interaction`: `Estimate`s; the three parts add up to the energy, and
-      `2 kinetic = 2 trap - interaction` (the virial theorem) holds to rounding.
+    - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s; the three parts add up to the energy, and
+      `2 kinetic = 2 trap_energy - interaction_energy` (the virial theorem) holds to rounding.
     - `spins`: `"opposite"` or `"like"`.
     """
 
@@ -95,17 +95,17 @@ class TwoElectrons:
         return float(np.sum(p * nodes**2)), float(np.sum(p / nodes))
 
     @property
-    def trap(self) -> Estimate:
+    def trap_energy(self) -> Estimate:
         # The centre of mass has half of its zero-point energy in the trap.
         return Estimate(self.omega * (self.dimension + self._distance_means[0]) / 4, 0.0)
 
     @property
-    def interaction(self) -> Estimate:
+    def interaction_energy(self) -> Estimate:
         return Estimate(self.omega * float(self._series.strength) * self._distance_means[1], 0.0)
 
     @property
     def kinetic(self) -> Estimate:
-        return Estimate(self.energy.value - self.trap.value - self.interaction.value, 0.0)
+        return Estimate(self.energy.value - self.trap_energy.value - self.interaction_energy.value, 0.0)
 
     @property
     def spins(self) -> str:

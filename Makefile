@@ -53,5 +53,5 @@ bench: environment ## benchmarks, side by side with peers
 	@for file in benchmarks/[!_]*.py; do [ ! -e "$$file" ] || $(RUN) "$$file" || exit 1; done
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,7 @@ def closed_form_energy(state: Any, trap: HarmonicTrap) -> "ClosedForm":
             f"state must have {trap.coordinates} coordinates ({trap.particles} particles in {trap.dimension}-D), "
             f"got {machine.visible}"
         )
-    _refuse(trap, machine)
+    _refuse(trap, machine.hidden, jnp.ndim(machine.log_variance) == 0)
     return ClosedForm.of(made, trap)
 
 
@@ -148,21 +148,33 @@ def noise_free_ground_state(
     (3.060091, 1.0)
     """
     _check_trap(trap)
-    for name, value in (("starts", starts), ("iterations", iterations)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
-    keys = jax.random.split(as_key(key), starts)
+    for name, value, most in (("starts", starts, 10_000), ("iterations", iterations, 10**6)):
+        if not is_whole(value) or not 1 <= value <= most:
+            raise ValueError(f"{name} must be a whole number from 1 to {most}, got {shown(value)}")
+    if not is_whole(hidden) or hidden < 1:
+        raise ValueError(f"hidden must be a whole number of units >= 1, got {shown(hidden)}")
+    if np.ndim(sigma):
+        raise ValueError(f'sigma must be "trained" or one width > 0, got {shown(sigma)}')
+    _refuse(trap, hidden)
+    single = as_key(key)
+    if single.ndim:
+        raise ValueError(f"key must be one key, got {single.shape[0]}")
+    keys = jax.random.split(single, starts)
     firsts = [RBMState.start(trap, hidden, sigma, keys[i], SPREADS[i % len(SPREADS)]) for i in range(starts)]
-    _refuse(trap, firsts[0].machine)
+    _refuse(trap, hidden, jnp.ndim(firsts[0].machine.log_variance) == 0)
+    moving = _moving(firsts[0])
+    firsts = [RBMState(first.machine, trap.particles) for first in firsts]
     scale = _scale(firsts[0], trap)
-    ends = [_descend(first, trap, scale, iterations) for first in firsts]
+    ends = [_descend(first, trap, scale, moving, iterations) for first in firsts]
     best = min(ends, key=lambda end: end.fun)
     unit = float(jnp.mean(trap.frequencies))
     remains = unit * float(best.jac @ best.hess_inv @ best.jac) / 2
+    parameters = np.asarray(firsts[0].parameters) / scale
+    parameters[moving] = best.x
     converged = float(np.max(np.abs(best.jac))) < FLAT
     energies = unit * np.sort([end.fun for end in ends])
     return ClosedForm.of(
-        _with_parameters(firsts[0], best.x * scale),
+        RBMState(_with_parameters(firsts[0], parameters * scale).machine, trap.particles, sigma == "trained"),
         trap,
         remains,
         Status.OK if converged else Status.NOT_CONVERGED,
@@ -177,8 +189,8 @@ def _check_trap(trap: Any) -> None:
         raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
 
 
-def _refuse(trap: Any, machine: Any) -> None:
-    reason = why_not(trap, machine.hidden, jnp.ndim(machine.log_variance) == 0)
+def _refuse(trap: Any, hidden: int, even: bool = True) -> None:
+    reason = why_not(trap, hidden, even)
     if reason:
         raise ValueError(f"the energy of this state has no closed form: {reason}; use tw.energy.ground_state")
 
@@ -205,7 +217,7 @@ def _scale(state: RBMState, trap: Any) -> Any:
             jnp.ones_like(state.machine.log_variance),
         ),
     )
-    return np.asarray(RBMState(machine, state.particles, state.train_width).parameters)
+    return np.asarray(RBMState(machine, state.particles).parameters)
 
 
 def _with_parameters(state: RBMState, vector: Any) -> RBMState:
@@ -228,12 +240,21 @@ def _value_and_gradient(u: Any, state: RBMState, trap: Any, scale: Any) -> Any:
     return jax.value_and_grad(energy)(u)
 
 
-def _descend(first: RBMState, trap: Any, scale: Any, iterations: int) -> Any:
+def _moving(state: RBMState) -> np.ndarray:
+    """Which parameters of a state with a trained width move where it may be fixed; the width is the last of them."""
+    count = len(RBMState(state.machine, state.particles).parameters)
+    return np.arange(count) < len(state.parameters)
+
+
+def _descend(first: RBMState, trap: Any, scale: Any, moving: np.ndarray, iterations: int) -> Any:
     from scipy.optimize import minimize
 
-    def function(u: Any) -> tuple[float, np.ndarray]:
-        value, gradient = _value_and_gradient(u, first, trap, scale)
-        return float(value), np.asarray(gradient)
-
     start = np.asarray(first.parameters) / scale
-    return minimize(function, start, jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-7})
+
+    def function(u: Any) -> tuple[float, np.ndarray]:
+        whole = start.copy()
+        whole[moving] = u
+        value, gradient = _value_and_gradient(whole, first, trap, scale)
+        return float(value), np.asarray(gradient)[moving]
+
+    return minimize(function, start[moving], jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-7})

@@ -327,7 +327,8 @@ def _sub_steps(cells: int) -> Claim:
         step = lambda W, w, inner=inner, count=count: jax.lax.fori_loop(  # noqa: E731
             0, count, lambda _, x: inner.step(x, w), W
         )
-        held = tw.flow.transfer_operator(tw.Process(step, inner.noise, inner.init), tw.flow.Grid(0.8, 1.4, cells))
+        process = inner if count == 1 else tw.Process(step, inner.noise, inner.init)
+        held = tw.flow.transfer_operator(process, tw.flow.Grid(0.8, 1.4, cells))
         found[count] = (
             held.escape_probability(start, _escaped, 100),
             held.mean_first_passage_time(start, _escaped),

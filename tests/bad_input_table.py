@@ -1044,7 +1044,44 @@ def located() -> dict[str, Asked]:
     }
 
 
+def dots() -> dict[str, Asked]:
+    """Two electrons exactly, plain machines without noise, densities of samples."""
+    trap, energy = tw.energy.HarmonicTrap(2, 2, interaction=False), tw.energy
+    not_a_trap: list[Any] = [3, None, "trap", {}, object(), tw.energy.HarmonicTrap]
+    samples: list[Any] = ["x", None, 3.0, {}, object(), [], np.zeros((1, 4)), np.zeros((9, 5)), np.full((9, 4), NAN)]
+    machine = energy.GaussianRBM(np.zeros((4, 1)), np.zeros(4), [0.0])
+    return {
+        "two_electrons": Asked(
+            energy.two_electrons,
+            {"omega": 1.0, "dimension": 2},
+            {"omega": [*POSITIVE, [1.0, 2.0], 1e-7, 1e13], "dimension": [*NOT_WHOLE, 0, 4, None]}
+            | {"angular_momentum": whole(), "level": [*whole(), 51]},
+        ),
+        "a distance": Asked(
+            energy.two_electrons().factor, {"r": 1.0}, {"r": ["far", None, NAN, [1.0, INF], -1.0, {}, object()]}
+        ),
+        "known_energies": Asked(energy.known_energies, {"trap": trap}, {"trap": not_a_trap}),
+        "closed_form_energy": Asked(
+            energy.closed_form_energy,
+            {"state": machine, "trap": trap},
+            {"trap": not_a_trap, "state": [*[Bad(s, "machine") for s in (3, None, "rbm", {})]]},
+        ),
+        "noise_free_ground_state": Asked(
+            energy.noise_free_ground_state,
+            {"trap": trap, "hidden": 1, "starts": 1, "iterations": 5},
+            {"trap": not_a_trap, "hidden": [*whole(1), None], "starts": whole(1), "iterations": whole(1)}
+            | {"sigma": ["wide", None, 0, -1.0, NAN, {}, object(), [1.0, 2.0]], "key": KEY},
+        ),
+        "radial_densities": Asked(
+            energy.radial_densities,
+            {"samples": np.ones((9, 4)) * np.arange(9)[:, None], "particles": 2},
+            {"samples": samples, "particles": [*whole(1), None], "bins": [*whole(1), None]}
+            | {"reach": [bad for bad in POSITIVE if bad is not None] + [[1.0, 2.0]]},
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **located()}
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **located()}
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

@@ -152,7 +152,7 @@ def test_what_has_no_closed_form_is_refused_with_the_reason(trap, hidden, senten
 
 
 def test_other_bad_input(as_installed):
-    with pytest.raises(ValueError, match="starts must be a whole number >= 1, got 0"):
+    with pytest.raises(ValueError, match="starts must be a whole number from 1 to 10000, got 0"):
         noise_free_ground_state(HarmonicTrap(2), starts=0)
     with pytest.raises(ValueError, match="state must have 4 coordinates"):
         closed_form_energy(machine_of(6, 1), HarmonicTrap(2, 2))

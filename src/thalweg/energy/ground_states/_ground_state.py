@@ -17,7 +17,13 @@ from thalweg._results import Estimate
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._measure import Measurement, measure
 from thalweg.energy.ground_states._mixture import why_not
-from thalweg.energy.ground_states._monte_carlo import Training, check_wavefunction, variational_monte_carlo
+from thalweg.energy.ground_states._monte_carlo import (
+    MonteCarlo,
+    check_start,
+    check_trap,
+    check_wavefunction,
+    variational_monte_carlo,
+)
 from thalweg.energy.ground_states._noise_free import ClosedForm, noise_free_ground_state
 from thalweg.energy.ground_states._rbm_state import MOST_EXCHANGES, RBMState, Symmetrised
 from thalweg.energy.ground_states._slater import SlaterDeterminants
@@ -45,7 +51,7 @@ class GroundState:
     trap: HarmonicTrap
     measurement: Measurement | ClosedForm
     history: dict[str, Float[np.ndarray, " steps"]]
-    training: Training | None
+    training: MonteCarlo | None
 
     @property
     def kinetic(self) -> Estimate:
@@ -96,7 +102,7 @@ def ground_state(
     state: Wavefunction | None = None,
     symmetric: bool | None = None,
     walkers: int = 1024,
-    moves: int = 20,
+    moves: int = 10,
     method: str = "auto",
     steps: int | None = None,
     on_stride: Any = None,
@@ -130,8 +136,7 @@ def ground_state(
     >>> abs(float(found.energy) - 4.0) < 1e-8
     True
     """
-    if not isinstance(trap, HarmonicTrap):
-        raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
+    check_trap(trap)
     tol = default_tolerance(trap) if tol is None else float(check_number(tol, "tol", above=0))
     if steps is not None and (not is_whole(steps) or steps < 0):
         raise ValueError(f"steps must be a whole number >= 0, got {shown(steps)}")
@@ -145,7 +150,9 @@ def ground_state(
     else:
         check_wavefunction(state, trap)
     process = variational_monte_carlo(trap, state, walkers=walkers, moves=moves, method=method)
-    training, history = _train(process, process.init(second), second, tol, steps, on_stride)
+    start = process.init(second)
+    check_start(state, start.walkers)
+    training, history = _train(process, start, second, tol, steps, on_stride)
     measured = measure(
         training.psi,
         trap,
@@ -203,7 +210,7 @@ def build_state(
     return factors[0] if len(factors) == 1 else Product(*factors)
 
 
-def _train(process: Any, training: Training, key: Any, tol: float, steps: int | None, on_stride: Any) -> Any:
+def _train(process: Any, training: MonteCarlo, key: Any, tol: float, steps: int | None, on_stride: Any) -> Any:
     """Strides of training until the energy falls no more; the parameters averaged over the last third."""
     most = 600 if steps is None else steps
     kept: dict[str, list] = {name: [] for name in ("energy", "error", "variance", "acceptance", "rate")}

@@ -152,8 +152,8 @@ def _headline(main: Any, claims: list[Claim]) -> str:
         for kind, part in ((kind, main.auroc.sel(system=kind).mean("seed")) for kind in SYSTEMS)
     )
     first = (
-        f"Of three systems with planted knowledge the tally {told}, beside the best method that sees the trained network "
-        f"only. AUROC of tally and {METHODS[rival]}: {each}."
+        f"Of three systems with planted knowledge the tally {told}, beside the best method that sees the trained "
+        f"network only. AUROC of tally and {METHODS[rival]}: {each}."
     )
     rest = ", ".join(f"{METHODS[m]} {float(means.sel(score=m)):.2f}" for m in order if m not in (rival, "tally"))
     costs = main.seconds.mean("system")

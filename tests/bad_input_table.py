@@ -879,6 +879,64 @@ def steered_systems() -> dict[str, Asked]:
     }
 
 
+def tallied() -> dict[str, Asked]:
+    import optax
+
+    data = np.ones((4, 2))
+    learner = processes.sgd(_loss, data, 0.1)
+    groups = [
+        [0, 1],
+        [0, 2, 2, 2],
+        [0.0, 1.0, 1.0, 1.0],
+        "abcd",
+        None,
+        3,
+        [],
+        [-1, -1, -1, -1],
+        [-2, 0, 0, 0],
+        object(),
+    ]
+    lion, run = optax.lion(0.1), _run_of(learner)
+    share = run.folds["tally"].share
+    return {
+        "Tally": Asked(
+            tw.knowledge.Tally,
+            {"groups": [0, 1, 1, -1], "process": learner},
+            {
+                "groups": groups,
+                "process": [3, "sgd", systems.pit, tw.Process(noisy, noise.Normal()), tw.clamp(learner, "update")],
+                "kinds": [*CHOICE, (), ("absolute", "banana"), None],
+                "window": [
+                    *[3, "ab", (3, 2), (-1, 2), (0.5, 1.0), np.ones(4), np.zeros(4, bool), [], {}],
+                    lambda s: True,
+                ],
+                "every": whole(1),
+                "per": [*CHOICE, None],
+                "most_bytes": [0, -1, "4 GB", None, NAN, True],
+            },
+        ),
+        "attribution": Asked(
+            tw.knowledge.attribution,
+            {"optimizer": optax.adam(0.1), "groups": 2},
+            {"optimizer": ["adam", None, -0.1, NAN, object(), True, [0.1]], "groups": [*whole(1), None]},
+        ),
+        "the start of an attribution": Asked(
+            lambda optimizer: tw.knowledge.attribution(optimizer, 2).init(np.zeros(3)),
+            {"optimizer": optax.adam(0.1)},
+            {"optimizer": [lion, optax.adafactor(0.1), optax.sign_sgd(0.1), optax.lamb(0.1)]},
+        ),
+        "share": Asked(
+            share, {"a": 0, "b": 1}, {"a": [1, 3, -1, (), (0, 1), "0", 0.0, None, True], "b": [0, (0, 2), NAN]}
+        ),
+        "per": Asked(run.folds["tally"].per, {"resolution": "unit"}, {"resolution": [*CHOICE, None]}),
+    }
+
+
+def _run_of(learner: Any) -> Any:
+    tally = tw.knowledge.Tally([0, 1, 1, -1], learner)
+    return tw.simulate(learner, learner.init(np.zeros(2)), 3, key=0, folds={"tally": tally})
+
+
 def dots() -> dict[str, Asked]:
     """Two electrons exactly, plain machines without noise, densities of samples."""
     trap, energy = tw.energy.HarmonicTrap(2, 2, interaction=False), tw.energy
@@ -918,5 +976,5 @@ def dots() -> dict[str, Asked]:
 
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots()}
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **tallied()}
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

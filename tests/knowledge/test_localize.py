@@ -262,7 +262,7 @@ def test_the_measured_digits():
         ({"optimizer": -0.1}, "optimizer must be a number > 0, got -0.1"),
         ({"pairs": ((1, 7), (6, 3))}, "pairs must name classes that occur among the labels, got [3]"),
         ({"data": DIGITS.images}, "data must have images and labels"),
-        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels must be"),
+        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels (of data) must be"),
         ({"window": (0.9, 0.2)}, "window must be two fractions"),
         ({"phase1": 0}, "phase1 must be a whole number of steps >= 1, got 0"),
         ({"phase1_fraction": 1.0}, "phase1_fraction must be a number between 0 and 1, got 1.0"),

@@ -41,14 +41,14 @@ def run(size: str = "quick", *, seeds: int = 6, routed: float = 0.5) -> Outcome:
     values = np.array([[[one[0] for one in found[kind, share]] for share in shares] for kind in SYSTEMS])
     seconds = np.array([[found[kind, share][-1][1] for share in shares] for kind in SYSTEMS])
     learned = np.array([[[one[2] for one in found[kind, share]] for share in shares] for kind in SYSTEMS])
-    dims = ("system", "routed", "seed", "method")
+    dims = ("system", "routed", "seed", "score")
     data = xarray.Dataset(
         {
             "auroc": (dims, values, {"long_name": "AUROC"}),
-            "seconds": (("system", "routed", "method"), seconds, {"units": "s"}),
+            "seconds": (("system", "routed", "score"), seconds, {"units": "s"}),
             "loss": (("system", "routed", "seed", "group"), learned, {"units": "nats"}),
         },
-        coords={"system": list(SYSTEMS), "routed": list(shares), "method": list(METHODS), "group": [0, 1]},
+        coords={"system": list(SYSTEMS), "routed": list(shares), "score": list(METHODS), "group": [0, 1]},
     )
     main = data.sel(routed=routed)
     claims = [_claim(f"P{n}", kind, main.sel(system=kind)) for n, kind in enumerate(SYSTEMS, 1)]
@@ -114,7 +114,7 @@ def _estimate(values: Any) -> Any:
 
 def _claim(name: str, kind: str, part: Any) -> Claim:
     """Does the tally find the planted region better than every method that sees the trained network only?"""
-    aurocs = {method: part.auroc.sel(method=method).values for method in METHODS}
+    aurocs = {method: part.auroc.sel(score=method).values for method in METHODS}
     rivals = [method for method in METHODS if "tally" not in method]
     best = max(rivals, key=lambda method: aurocs[method].mean())
     ahead = _estimate(aurocs["tally"] - aurocs[best])
@@ -134,7 +134,7 @@ def _claim(name: str, kind: str, part: Any) -> Claim:
             "seeds": len(aurocs["tally"]),
             "auroc": {m: float(v.mean()) for m, v in aurocs.items()},
             "error": {m: _estimate(v).error for m, v in aurocs.items()},
-            "seconds": {m: float(part.seconds.sel(method=m)) for m in METHODS},
+            "seconds": {m: float(part.seconds.sel(score=m)) for m in METHODS},
         },
     )
 
@@ -142,21 +142,23 @@ def _claim(name: str, kind: str, part: Any) -> Claim:
 def _headline(main: Any) -> str:
     """Who wins, first of all; if the tally loses, that is the first sentence."""
     means = main.auroc.mean(["system", "seed"])
-    order = sorted(METHODS, key=lambda method: -float(means.sel(method=method)))
-    winner, tally = order[0], float(means.sel(method="tally"))
-    pooled = _estimate((main.auroc.sel(method="tally") - main.auroc.sel(method=winner)).values.ravel())
-    if winner == "tally":
-        first = f"The tally finds planted knowledge best: AUROC {tally:.2f} over three systems."
-    else:
-        tie = abs(pooled.value) <= 2 * pooled.error
-        outcome = "does not beat" if tie else "loses to"
-        first = (
-            f"The tally {outcome} {METHODS[winner]}: AUROC {tally:.2f} against {float(means.sel(method=winner)):.2f} "
-            "over three systems in which the place of the knowledge is known."
-        )
-    rest = ", ".join(f"{METHODS[m]} {float(means.sel(method=m)):.2f}" for m in order if m not in (winner, "tally"))
+    order = sorted(METHODS, key=lambda method: -float(means.sel(score=method)))
+    rival = next(method for method in order if "tally" not in method)
+    ahead = _estimate((main.auroc.sel(score="tally") - main.auroc.sel(score=rival)).values.ravel())
+    numbers = (
+        f"AUROC {float(means.sel(score='tally')):.2f} against {float(means.sel(score=rival)):.2f}, difference {ahead}"
+    )
+    word = "does not beat" if abs(ahead.value) <= 2 * ahead.error else "beats" if ahead.value > 0 else "loses to"
+    first = f"Over three systems with planted knowledge the tally {word} {METHODS[rival]}: {numbers}."
+    each = {kind: main.auroc.sel(system=kind).mean("seed") for kind in SYSTEMS}
+    first += " By system: " + "; ".join(
+        f"{SYSTEMS[kind]} {float(part.sel(score='tally')):.2f} against {float(part.sel(score=rival)):.2f}"
+        for kind, part in each.items()
+    )
+    first += "."
+    rest = ", ".join(f"{METHODS[m]} {float(means.sel(score=m)):.2f}" for m in order if m not in (rival, "tally"))
     costs = main.seconds.mean("system")
-    cost = ", ".join(f"{METHODS[m]} {1000 * float(costs.sel(method=m)):.0f}" for m in METHODS if m != "signed_tally")
+    cost = ", ".join(f"{METHODS[m]} {1000 * float(costs.sel(score=m)):.0f}" for m in METHODS if m != "signed_tally")
     return f"{first} The others: {rest} (chance 0.5). Cost beyond training, compiled, milliseconds: {cost}."
 
 

@@ -40,7 +40,7 @@ def run(size: str = "quick", *, draws: int = 400_000, hidden: int = 2) -> Outcom
             note=f"from {FIRST} independent draws. The verdict: {judged.message}. The variance of "
             f"{growth.draws.values[0]} draws is {growth.variance.values[0]:.2f}, of {draws} draws "
             f"{growth.variance.values[-1]:.2f}, their largest energy {growth.largest.values[0]:.0f} and "
-            f"{growth.largest.values[-1]:.0f}; the 68% interval of 1,000 draws holds the energy in {covered} of the runs",
+            f"{growth.largest.values[-1]:.0f}; the 68% interval of 1,000 draws holds the energy in {covered} of runs",
             details={"tail shape": float(whole.tails.shape.value), "tail shape error": float(whole.tails.shape.error)},
         ),
         Claim(

@@ -178,7 +178,7 @@ def _without_noise(trap: HarmonicTrap, hidden: Any, jastrow: Any, sigma: Any, ke
 
 
 def _wants_jastrow(trap: HarmonicTrap) -> bool:
-    """More than two particles that interact have one by default, and two on a line: without, their energy is infinite."""
+    """More than two particles that interact have one by default, and two on a line, where 1/r demands it."""
     return trap.interaction is not False and (trap.particles > 2 or (trap.particles == 2 and trap.dimension == 1))
 
 

@@ -114,7 +114,8 @@ def ground_state(
 
     - `trap`: a `HarmonicTrap`.
     - `hidden`: hidden units of the Boltzmann machine that is a factor of the wavefunction; 0 for a Gaussian.
-    - `jastrow`: whether there is a `PadeJastrow` factor; `"auto"`: wherever more than two particles interact.
+    - `jastrow`: whether there is a `PadeJastrow` factor; `"auto"`: where more than two particles interact,
+      or two on a line.
     - `sigma`: the width s of the machine, or `"trained"`.
     - `tol`: the error of the energy that is wanted; default 1e-4 of the energy of the free particles.
     - `key`: random key or seed.
@@ -170,11 +171,16 @@ def ground_state(
 
 def _without_noise(trap: HarmonicTrap, hidden: Any, jastrow: Any, sigma: Any, key: Any) -> ClosedForm | None:
     """The plain Boltzmann machine by its closed form, where there is one."""
-    plain = jastrow is False or (jastrow == "auto" and (trap.particles == 2 or trap.interaction is False))
+    plain = jastrow is False or (jastrow == "auto" and not _wants_jastrow(trap))
     if not plain or not is_whole(hidden) or not 1 <= hidden <= FEW_HIDDEN:
         return None
     even = not isinstance(sigma, str) or bool(np.ptp(np.asarray(trap.frequencies)) == 0)
     return None if why_not(trap, hidden, even) else noise_free_ground_state(trap, hidden, sigma=sigma, key=key)
+
+
+def _wants_jastrow(trap: HarmonicTrap) -> bool:
+    """More than two particles that interact have one by default, and two on a line, where 1/r demands it."""
+    return trap.interaction is not False and (trap.particles > 2 or (trap.particles == 2 and trap.dimension == 1))
 
 
 def default_tolerance(trap: HarmonicTrap) -> float:
@@ -190,7 +196,7 @@ def build_state(
     if isinstance(jastrow, str) and jastrow != "auto":
         raise ValueError(f'jastrow must be True, False or "auto", got {shown(jastrow)}')
     if isinstance(jastrow, str):
-        jastrow = trap.particles > 2 and trap.interaction is not False
+        jastrow = _wants_jastrow(trap)
     check_truth(jastrow, "jastrow")
     check_count(hidden, "hidden", MOST_HIDDEN, least=0)
     factors: list[Wavefunction] = []

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_number, shown
+from thalweg._edge import check_number, check_truth, shown
 from thalweg._process import Process
 from thalweg.energy.ground_states._ansatz import Ansatz
 from thalweg.energy.ground_states._blocks import in_blocks
@@ -59,6 +59,7 @@ def variational_monte_carlo(
     optimizer: Any = "reconfiguration",
     relative_shift: float = 1e-3,
     shift: float = 0.0,
+    train: bool = True,
 ) -> Process:
     """Variational Monte Carlo, as a `Process`: moves of all walkers, then one step of the parameters.
 
@@ -76,10 +77,10 @@ def variational_monte_carlo(
     - `optimizer`: `"reconfiguration"`, or for comparison a learning rate (plain descent along the energy's gradient
       `2 cov(E_L, O)`) or an optax optimizer: these take every step as it comes.
     - `relative_shift`, `shift`: regularisation of S.
+    - `train`: `False` holds the parameters still: the phase of measuring, as the same `Process`.
 
     **Returns** a `Process` with state `MonteCarlo`; `process.init(key)` makes one, its walkers spread over the cloud;
-    `process.init(key, walkers)` starts from walkers of your own. The parameters wait for 10 steps. Measure with the
-    parameters held still: `tw.clamp(process, lambda s: s.psi)`, or with `tw.energy.measure`.
+    `process.init(key, walkers)` starts from walkers of your own. The parameters wait for 10 steps.
 
     >>> import thalweg as tw
     >>> trap = tw.energy.HarmonicTrap(2, 2, 1.0, interaction=False)
@@ -92,6 +93,7 @@ def variational_monte_carlo(
     check_wavefunction(state, trap)
     # at least two walkers, since their spread is the error
     check_count(walkers, "walkers", MOST_WALKERS, least=2), check_count(moves, "moves", MOST_MOVES)
+    check_truth(train, "train")
     method = check_method(method, state, METHODS[:3])
     update = _optimizer(optimizer)
     step = _Step(
@@ -103,7 +105,7 @@ def variational_monte_carlo(
     )
 
     noise = move_noise(state, method, walkers, moves, probe=update is None)
-    return Process(step, noise, _Init(trap, state, walkers, update), smooth=False)
+    return Process(step, noise, _Init(trap, state, walkers, update, WAIT if train else 2**62), smooth=False)
 
 
 class _Init(eqx.Module):
@@ -113,6 +115,7 @@ class _Init(eqx.Module):
     state: Wavefunction
     walkers: int = eqx.field(static=True)
     optimizer: Any = eqx.field(static=True)
+    wait: int = eqx.field(static=True)
 
     def __call__(self, key: Any = 0, start: Any = None) -> MonteCarlo:
         trap, zero = self.trap, jnp.zeros(())
@@ -122,7 +125,7 @@ class _Init(eqx.Module):
             walkers=x,
             width=first_width(trap),
             rate=0.1 / jnp.mean(trap.frequencies),
-            wait=jnp.asarray(WAIT),
+            wait=jnp.asarray(self.wait),
             memory=None if self.optimizer is None else self.optimizer.init(self.state.parameters),
             energy=zero,
             error=zero,

@@ -25,13 +25,13 @@ def found():
 def test_every_field_is_labelled_and_led_by_the_seed(found):
     levels = ["weights", "biases", "live", "constant", "unit", "pixel", "interaction"]
     assert found.r.dims == ("seed", "level") and found.r["level"].values.tolist() == levels
-    assert found.p.dims == found.null_sd.dims == ("seed", "tested") and found.p_joint.dims == ("tested",)
-    assert found.p["tested"].values.tolist() == ["biases", "unit", "live"]
+    assert found.p.dims == found.null_sd.dims == ("seed", "level") and found.p_joint.dims == ("level",)
+    assert found.p["level"].values.tolist() == ["biases", "unit", "live"]
     assert found.variance.dims == ("seed", "side", "part") and found.heatmap.shape == (3, 64)
     names = {"groups_16_78", "groups_18_67", "other_network", "snapshot", "data_only", "outgoing"}
     assert names <= set(found.control["name"].values.tolist()) and found.control.dims == ("seed", "name", "level")
     assert found.partial["given"].values.tolist() == ["snapshot", "data"]
-    assert found.ablation["score"].values.tolist() == ["tally", "snapshot", "partial"]
+    assert found.ablation["name"].values.tolist() == ["tally", "snapshot", "partial"]
     for name in ("accuracy", "loss", "trained", "undefined"):
         assert found[name].dims == ("seed",)
     assert np.all(found.trained == (found.accuracy >= 0.75)) and found.trained.all()

@@ -80,7 +80,7 @@ def localize(
     >>> digits, model = tw.systems.digits(keep=(1, 7, 6, 8)), tw.systems.perceptron((64, 10, 2))
     >>> found = tw.knowledge.localize(model, digits, phase1=400, forks=400, seeds=2, permutations=99)
     >>> found.r.dims, found.p_joint.dims
-    (('seed', 'level'), ('tested',))
+    (('seed', 'level'), ('level',))
     """
     x, labels, shape, source = _as_data(data, pairs)
     pairs = check_pairs(pairs, labels)

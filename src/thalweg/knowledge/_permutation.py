@@ -55,7 +55,7 @@ def datum_permutation_test(
     labels: Any,
     target: Any,
     statistic: str = "correlation",
-    permutations: int = 9999,
+    permutations: int = 999,
     *,
     key: Any = 0,
     data: Any = None,

@@ -174,7 +174,8 @@ def _leave_one_out(activations: tuple[str, ...], removed: int) -> tuple[Claim, P
     digits = tw.systems.digits().split(0.0836, seed=5)[0]
     data = jnp.asarray(digits.images), jnp.asarray(digits.labels % 2)
     n = len(digits.labels)
-    rows = {}
+    rows: dict[str, Any] = {}
+    accuracy: dict[str, float] = {}
     for activation in activations:
         model = tw.systems.perceptron((64, 12, 2), activation, "xent")
         learner = tw.processes.sgd(model.loss, data, 0.05, order="shuffle")
@@ -197,6 +198,7 @@ def _leave_one_out(activations: tuple[str, ...], removed: int) -> tuple[Claim, P
         shuffled = moved[np.random.default_rng(0).permutation(removed)]
         scores = {"tally": moved, "shuffled data": shuffled, "last gradient": last, "influence": influence}
         rows[activation] = {name: _of_logs(score, exact) for name, score in scores.items()}
+        accuracy[activation] = float(model.accuracy(params, *data))
     names = list(next(iter(rows.values())))
     values = np.array([[rows[a][name] for name in names] for a in activations])
     correlations = xarray.DataArray(
@@ -221,7 +223,13 @@ def _leave_one_out(activations: tuple[str, ...], removed: int) -> tuple[Claim, P
         note=f"r of logs over data and parameters, exact leave-one-out of {removed} of {n} data, 64-12-2, {first} (in "
         f"brackets: after taking off the means of data and of parameters): {told}; better than influence and last "
         f"gradient: {'yes' if better else 'no'}",
-        details={activation: {name: list(pair) for name, pair in one.items()} for activation, one in rows.items()},
+        details={
+            "accuracy": accuracy[first],
+            "trained": int(accuracy[first] >= 0.75),
+            "seeds": 1,
+            "R2": tally[0] ** 2,
+            **{activation: {name: list(pair) for name, pair in one.items()} for activation, one in rows.items()},
+        },
     )
     return claim, _figure_leave(moved, exact, first), correlations
 

@@ -20,7 +20,7 @@ from thalweg.energy.boltzmann._gaussian import GaussianRBM
 from thalweg.energy.boltzmann._machine import Machine, subtract
 
 METHODS = ("pcd", "cd", "tempering", "exact")
-BATCH = 50
+BATCH = 25
 EXACT_UNITS = 10  # hidden units of a Gaussian machine up to which the exact gradient is cheap: no chains to go astray
 MOST_NATURAL = 2**12  # visible states summed for an exact natural gradient
 LEAST_VARIANCE = 1e-3  # of the data's own: below it a variance collapses onto single points

@@ -64,10 +64,10 @@ def training(
       (Hinton 2002); `"tempering"`: persistent copies at `betas` that swap (Desjardins et al. 2010); `"exact"`: no
       chains, the model's mean is summed over the smaller layer.
     - `optimizer`: a learning rate (a leaf: a sweep compiles once), or an optax optimizer, which is handed the
-      gradient of minus the log-likelihood. By default 0.3; for real units Adam with 0.01, since their gradient grows
+      gradient of minus the log-likelihood. By default 0.5; for real units Adam with 0.01, since their gradient grows
       as 1 / variance.
     - `steps`: if given, a learning rate (or the default) falls linearly to 0 over so many steps.
-    - `batch_size`: 50 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
+    - `batch_size`: 25 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
     - `centred`: whether the gradient is taken in centred variables (Melchior, Fischer and Wiskott 2016).
     - `natural`: if given, the gradient is multiplied by `(F + natural)^-1`, with F the Fisher information of the model
       from the same chains (Amari 1998): the direction then does not depend on how the machine is parametrised, and
@@ -305,7 +305,7 @@ def _optimizer(optimizer: Any, model: Machine, steps: int | None) -> tuple[Any, 
     """(learning rate, None) or (None, optax optimizer)."""
     if optimizer is None and isinstance(model, GaussianRBM):
         return None, optax.adam(0.01 if steps is None else optax.linear_schedule(0.01, 0.0, steps))
-    optimizer = 0.3 if optimizer is None else optimizer
+    optimizer = 0.5 if optimizer is None else optimizer
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return None, optimizer
     if is_traced(optimizer):

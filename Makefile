@@ -10,7 +10,7 @@ export PYTHON
 WORKERS ?= 2
 RUN = .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help environment report test lint types test-only test-slow test-newest wheel-test gpu-smoke bench clean
+.PHONY: help environment report test lint types test-only test-slow test-newest test-torch wheel-test gpu-smoke bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ test-only: environment
 test-slow: environment ## the long statistical suites
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile -m slow
 
+test-torch: environment ## the door for PyTorch; installs torch into .venv
+	@.ci/torch
+	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py src/thalweg/knowledge/torch
+
 test-newest: ## the tests on the newest Python at hand (3.13 or later)
 	@.ci/test-newest
 
@@ -49,5 +53,5 @@ bench: environment ## benchmarks, side by side with peers
 	@for file in benchmarks/[!_]*.py; do [ ! -e "$$file" ] || $(RUN) "$$file" || exit 1; done
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

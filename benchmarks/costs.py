@@ -1,5 +1,9 @@
 """What is paid for chunks, records, folds, clamps and tangents, as ratios to the plain run."""
 
+import contextlib
+import io
+import tempfile
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +11,7 @@ import thalweg as tw
 from _timing import alternate, is_one_thread, on_one_thread, show, target
 
 CHUNKS = 20
+LASTING = "progress and checkpoints"
 
 
 def _contenders(run, response, steps, every):
@@ -22,7 +27,14 @@ def _contenders(run, response, steps, every):
         "a record of every step": lambda: run(options=tw.Options(chunk=steps), record=_kept).record,
         f"a record of every {every}th": lambda: run(options=tw.Options(chunk=steps), record=_kept, every=every).record,
         "response.jvp": response,
+        LASTING: lambda: _lasting(run),
     }
+
+
+def _lasting(run):
+    """With a progress line (to nowhere), and a folder of checkpoints that is due once in the run and at its end."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        return run(options=tw.Options(progress=True, checkpoint=folder)).state
 
 
 def _first(state):
@@ -62,6 +74,7 @@ def main() -> None:
         for name in list(contenders)[1:]:
             print(f"  {name} / plain: {times.ratio(name, 'plain'):.2f}")
         target(f"{CHUNKS} chunks / plain", times.ratio(f"{CHUNKS} chunks", "plain"), most=1.05)
+        target(f"{LASTING} / plain", times.ratio(LASTING, "plain"), most=1.03)
 
 
 if __name__ == "__main__":

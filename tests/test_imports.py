@@ -11,7 +11,7 @@ PACKAGE = Path(thalweg.__file__).parent
 HERE = {path.stem for path in PACKAGE.iterdir()}
 ROOMS = ("flow", "knowledge", "steering", "energy")
 LAYERS = [
-    ("stats", "noise"),
+    ("stats", "noise", "loggers"),
     ("processes",),
     ROOMS,
     ("systems",),

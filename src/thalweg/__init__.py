@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 # Public names by the module that defines them. They load on first use, so that
 # `import thalweg` stays light; subpackages load the same way.
 _NAMES = {
+    "_across": ["connect"],
     "_clamp": ["clamp"],
     "_fisher": ["Fisher"],
     "_node": ["node"],
@@ -16,7 +17,19 @@ _NAMES = {
     "_saving": ["load", "save"],
     "_sweep": ["sweep"],
 }
-_MODULES = ["energy", "flow", "knowledge", "noise", "plot", "processes", "stats", "steering", "studies", "systems"]
+_MODULES = [
+    "energy",
+    "flow",
+    "knowledge",
+    "loggers",
+    "noise",
+    "plot",
+    "processes",
+    "stats",
+    "steering",
+    "studies",
+    "systems",
+]
 
 __getattr__, __dir__, __all__ = lazy("thalweg", _NAMES, _MODULES)
 __all__ += ["__version__"]

@@ -4,7 +4,9 @@ Noise is drawn by the number of the step, so that chunks, resumed runs, forks an
 ensemble all see the same numbers. Nothing here depends on how a chunk begins or ends.
 """
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,18 +17,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thalweg._edge import check_arrays, check_function, check_truth, is_traced, is_whole, number, one_truth, shown
+from thalweg._checkpoints import Folder, digest, growing
+from thalweg._edge import (
+    check_arrays,
+    check_function,
+    check_number,
+    check_truth,
+    is_traced,
+    is_whole,
+    number,
+    one_truth,
+    shown,
+)
+from thalweg._interrupts import stopping
+from thalweg._memory import bytes_of, check_memory
 from thalweg._noise import next_draw, open_stream
-from thalweg._progress import progress
+from thalweg._progress import BatchMeans, progress
 from thalweg._results import Status
+from thalweg._streams import DiskRecord, check_path, first_rows
 
 
 class Options(eqx.Module):
     """How a run is carried out; none of it changes its numbers.
 
     - `progress`: whether a progress line is shown on stderr.
-    - `checkpoint`: a function that is given a `Checkpoint` after every chunk; `simulate` and
-      `ensemble` go on from one with `resume=`.
+    - `checkpoint`: a folder, in which the run leaves a checkpoint every `checkpoint_every` seconds and when it is
+      stopped (Ctrl-C, SIGTERM); the last two are kept, and `resume=True` goes on from the newest to equal numbers.
+      Or a function that is given a `Checkpoint` after every chunk, to go on from with `resume=`.
     - `chunk`: steps between two visits of the host; by default about half a second's worth, or a
       twentieth of the run where `on_chunk` or `checkpoint` want to be called.
     - `shard`: whether the members of an ensemble are spread over all devices.
@@ -34,21 +51,38 @@ class Options(eqx.Module):
     - `vectorise`: whether the members of an ensemble step as one array, or one after the other. By
       default as one array, except on a processor where the step multiplies matrices: as one array its sums are
       taken in another order, and members equal their own runs only to rounding.
+    - `memory`: how many bytes a record may need; by default what the machine has left. A run that would need
+      more is refused before it starts.
+    - `record_to`: a path that ends in `.zarr` or `.nc`: the record goes there while the run goes on, readable with
+      xarray, and `run.record` is a Dataset that reads from it.
     """
 
     progress: bool = False
-    checkpoint: Callable[["Checkpoint"], Any] | None = None
+    checkpoint: Callable[["Checkpoint"], Any] | str | os.PathLike | None = None
+    checkpoint_every: float = 60.0
     chunk: int | None = None
     shard: bool = False
     store: int | None = None
     vectorise: bool | None = None
+    memory: float | None = None
+    record_to: str | os.PathLike | None = None
 
     def __check_init__(self):
         for name in ("chunk", "store"):
             value = getattr(self, name)
             if value is not None and (not is_whole(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number of steps >= 1, got {value!r}")
-        check_function(self.checkpoint, "checkpoint", "checkpoint", optional=True)
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
+            if not callable(self.checkpoint):
+                raise TypeError(
+                    f"checkpoint must be a folder or a function of (checkpoint), got {shown(self.checkpoint)}"
+                )
+            check_function(self.checkpoint, "checkpoint", "checkpoint")
+        check_number(self.checkpoint_every, "checkpoint_every", least=0)
+        if self.memory is not None:
+            check_number(self.memory, "memory", above=0)
+        if self.record_to is not None:
+            check_path(self.record_to)
         check_truth(self.progress, "progress")
         check_truth(self.shard, "shard")
         if self.vectorise is not None:
@@ -72,11 +106,14 @@ class Batch(eqx.Module):
     - `members`: how many; `None` in a single run.
     - `over`: which leaves of the process lead too: `"nothing"`, `"arrays"`, or a selector of leaves.
     - `vectorise`: whether the members step as one array, or one after the other.
+    - `copies`: whether the members are two copies of one, of which the record keeps the first: of `"a run"`, or of
+      `"a member"`, the only one of its ensemble.
     """
 
     members: int | None = eqx.field(static=True, default=None)
     over: str | Callable[[Any], Any] = eqx.field(static=True, default="nothing")
     vectorise: bool = eqx.field(static=True, default=True)
+    copies: str = eqx.field(static=True, default="")
 
     @property
     def lead(self) -> int:
@@ -120,13 +157,18 @@ def _check_every(every: Any) -> int:
 
 
 class Watch(eqx.Module):
-    """What is kept of a run, and when it freezes."""
+    """What is kept of a run, and when it freezes.
+
+    - `to_the_end`: whether the steps are made also after all members have frozen, so that records of several runs
+      have equal lengths.
+    """
 
     record: Callable[[Any, Any, Any], Any] | None = None
     # Converted, so that it is refused before Equinox looks at what is static.
     every: int = eqx.field(static=True, default=1, converter=_check_every)
     until: Callable[[Any], Any] | None = None
     folds: dict[str, Any] = eqx.field(default_factory=dict)
+    to_the_end: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         check_function(self.record, "record", "state, w, next_state", optional=True)
@@ -175,6 +217,7 @@ class Outcome(NamedTuple):
     folds: dict[str, Any]
     status: Any
     stored: dict[int, Any]
+    details: dict[str, Any]
 
 
 def run_loop(
@@ -188,7 +231,7 @@ def run_loop(
     watch: Watch,
     on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
     options: Options | None = None,
-    resume: Checkpoint | None = None,
+    resume: Checkpoint | bool | None = None,
 ) -> Outcome:
     """`steps` steps of every member from number `start` on."""
     if batch.members is None and watch.of_ensemble:
@@ -196,63 +239,140 @@ def run_loop(
     if batch.vectorise and batch.members in (None, 1):
         # The compiler turns an array of one into a lone number, and rounds its products and sums
         # otherwise. Two equal lanes keep a run equal to the same run among others, bit for bit.
-        lanes = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
+        twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
         if batch.members == 1:
             process, state, key = batch.take(process, 0), jax.tree.map(lambda leaf: leaf[0], state), key[0]
             start = jnp.reshape(start, ())
         outcome = run_loop(
             process,
-            lanes(state),
+            twice(state),
             steps,
-            lanes(key),
+            twice(key),
             start,
-            batch=Batch(members=2),
+            batch=Batch(members=2, copies="a run" if batch.members is None else "a member"),
             watch=watch,
             on_chunk=on_chunk,
             options=options,
             resume=resume,
         )
-        return jax.tree.map(lambda leaf: leaf[: batch.members] if batch.members else leaf[0], outcome)
+        one = jax.tree.map(
+            lambda leaf: leaf[: batch.members] if batch.members else leaf[0],
+            outcome._replace(record=None, details={}),
+        )
+        return one._replace(record=outcome.record, details=outcome.details)
     options = options or Options()
     if is_traced((process, state, key, start)):
         carry = begin(process, state, key, start, batch, watch)
         rows = max(1, steps // watch.every)
         carry, record, finite = advance(process, carry, key, start, steps, batch, watch, rows)
-        return _outcome(carry, record if watch.record else None, finite, Status.OK, {}, batch, watch)
+        return _outcome(carry, record if watch.record else None, finite, Status.OK, {}, {}, batch, watch)
 
+    return _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume)
+
+
+def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume) -> Outcome:
+    """The host's part: chunk after chunk, with whatever looks on from outside."""
     carry = _begin(process, state, key, start, batch, watch)
     ragged = np.ndim(start) > 0
-    length, rows = _chunking(process, carry, key, start, steps, batch, watch, options, on_chunk is not None)
-    retime = options.chunk is None and options.checkpoint is None and on_chunk is None
+    row = _row(process, carry, key, start, batch, watch)
+    length, rows = _chunking(row, steps, watch, options, on_chunk is not None)
+    if options.record_to is None:
+        check_memory(row, steps // watch.every, batch.copies != "", options.memory)
+    retime = options.chunk is None and not callable(options.checkpoint) and on_chunk is None
     store = None if ragged else options.store
     stored = {} if ragged else {int(start): state}
-    done, record = 0, Record(batch.lead)
-    if resume is not None:
-        done, carry, record = int(resume.step), resume.carry, Record(batch.lead, resume.record)
+    record: Record | DiskRecord = Record(row, batch.lead, batch.copies)
+    if options.record_to is not None:
+        if row is None or ragged:
+            raise ValueError("record_to needs record=, and one start for all members: pass record=..., or drop it")
+        record = DiskRecord(options.record_to, row, batch.lead, batch.copies, int(start), watch.every)
+    done = 0
+    details: dict[str, Any] = {}
     finite, code = np.ones(np.shape(carry.members.steps), bool), Status.OK
-    with progress(options.progress, steps) as tell:
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if options.checkpoint is not None and not callable(options.checkpoint):
+            folder = stack.enter_context(_folder(options, process, state, key, start, carry, batch, watch))
+        if folder is not None and resume is not True:
+            folder.refuse_old()
+        elif folder is not None:
+            found = folder.newest((carry, growing(record.empty())))
+            resume = None if found is None else Checkpoint(found[0], *found[1])
+        if resume:
+            done, carry = int(resume.step), resume.carry
+        record.begin(done // watch.every, resume.record if resume else None)
+        tell = stack.enter_context(progress(options.progress, steps, begun=done))
+        stop = stack.enter_context(stopping(term=folder is not None))
+        so_far = BatchMeans()
         try:
-            while done < steps and np.any(finite) and not np.all(carry.members.arrived):
-                began = time.perf_counter()
+            while done < steps and np.any(finite) and (watch.to_the_end or not np.all(carry.members.arrived)):
+                began, before = time.perf_counter(), carry
                 count = min(length, steps - done) if store is None else min(length, steps - done, store - done % store)
                 first = number(np.asarray(start) + done)
                 carry, buffer, finite = _advance(process, carry, key, first, number(count), batch, watch, rows)
                 finite = np.asarray(finite)
+                if not np.any(finite):
+                    carry, count, details = _last_good(process, before, key, first, count, batch, watch, rows)
                 done += count
                 kept = record.add(buffer, count // watch.every) if watch.record else None
                 if store is not None and done % store == 0:
                     stored[int(start) + done] = carry.members.state
-                tell(done)
-                if options.checkpoint is not None:
+                if options.progress:
+                    so_far.add(_scalars(kept, batch.lead))
+                    tell(done, so_far)
+                if folder is not None and folder.due():
+                    folder.keep(done, (carry, record.value))
+                if callable(options.checkpoint):
                     options.checkpoint(Checkpoint(done, carry, record.value))
                 if on_chunk is not None and on_chunk(done, _scalars(kept, batch.lead)) is False and done < steps:
                     code = Status.STOPPED
+                    break
+                if stop.asked and done < steps:
+                    code = Status.INTERRUPTED
                     break
                 if retime:
                     length = _retime(length, time.perf_counter() - began, watch.every, rows if watch.record else None)
         except KeyboardInterrupt:
             code = Status.INTERRUPTED
-    return _outcome(carry, record.value, finite, code, stored, batch, watch)
+        if folder is not None and np.any(finite):
+            folder.keep(done, (carry, record.value))
+    return _outcome(carry, record.result(), finite, code, stored, details, batch, watch)
+
+
+def _last_good(process, carry, key, first, count, batch, watch, rows) -> tuple[Carry, int, dict[str, Any]]:
+    """The last carry with a finite state, by halving a chunk that ends without one; and what went wrong after it.
+
+    Each half goes on from the last good state, so that all of it together costs about one chunk more.
+    """
+    made = 0
+    while count > 1:
+        half = count // 2
+        after, _, finite = _advance(process, carry, key, number(first + made), number(half), batch, watch, rows)
+        if np.any(np.asarray(finite)):
+            carry, made, count = after, made + half, count - half
+        else:
+            count = half
+    bad = _advance(process, carry, key, number(first + made), number(1), batch, watch, rows)[0].members.state
+    leaves = jax.tree_util.tree_leaves_with_path(bad)
+    wrong = [path for path, leaf in leaves if not np.all(np.asarray(all_finite(leaf)))]
+    quantity = f"state{jax.tree_util.keystr(wrong[0])}" if wrong and wrong[0] else "the state"
+    step = int(np.max(np.asarray(first))) + made
+    return carry, made, {"quantity": quantity, "after": f" after step {step}; the last finite state is kept"}
+
+
+def _folder(options, process, state, key, start, carry, batch, watch) -> Folder:
+    """The folder of checkpoints, and what this run is."""
+    told = str(jax.make_jaxpr(lambda c: advance(process, c, key, start, 1, batch, watch, 1))(carry))
+    identity = {
+        "process": digest(str(jax.tree.structure(process)) if not told else "", process),
+        "watch": digest(told, str(watch.every), *sorted(watch.folds)),
+        "state": digest(state),
+        "key": digest(key),
+        "start": digest(start),
+        "members": batch.members,
+    }
+    settings = {"every": watch.every, "folds": sorted(watch.folds)}
+    return Folder(options.checkpoint, identity, options.checkpoint_every, settings)
 
 
 def begin(process: Any, state: Any, key: Any, start: Any, batch: Batch, watch: Watch) -> Carry:
@@ -383,23 +503,39 @@ def as_arrays(tree: Any) -> Any:
 class Record:
     """Collects the records of the chunks on the host."""
 
-    def __init__(self, axis: int, value: Any = None):
-        self.axis = axis
+    def __init__(self, row: Any, axis: int, copies: str):
+        self.row, self.axis, self.copies = row, axis, copies
+        self.parts: list[Any] = []
+
+    def begin(self, rows: int, value: Any) -> None:
+        """Go on from what was recorded before."""
         self.parts = [] if value is None else [value]
 
     def add(self, buffer: Any, rows: int) -> Any:
-        part = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :rows] if self.axis else np.asarray(leaf)[:rows], buffer)
+        """Keep the rows of one chunk; they are given back, for whoever looks at them."""
+        part = first_rows(buffer, rows, self.axis, self.copies)
         self.parts.append(part)
         return part
 
     @property
     def value(self) -> Any:
+        """All rows so far."""
         if len(self.parts) > 1:
             self.parts = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=self.axis), *self.parts)]
         return self.parts[0] if self.parts else None
 
+    def empty(self) -> Any:
+        """A record without rows."""
+        return first_rows(
+            jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), self.row), 0, self.axis, self.copies
+        )
 
-def _outcome(carry, record, finite, code, stored, batch, watch) -> Outcome:
+    def result(self) -> Any:
+        """What a user gets: of copies of a single run without the axis of members."""
+        return jax.tree.map(lambda leaf: leaf[0], self.value) if self.copies == "a run" else self.value
+
+
+def _outcome(carry, record, finite, code, stored, details, batch, watch) -> Outcome:
     folds = {}
     for name, fold in watch.folds.items():
         result = getattr(fold, "result", lambda carry: carry)
@@ -408,7 +544,7 @@ def _outcome(carry, record, finite, code, stored, batch, watch) -> Outcome:
         else:
             folds[name] = (jax.vmap(result) if batch.lead else result)(carry.members.folds[name])
     status = jnp.where(finite, int(code), int(Status.NOT_FINITE))
-    return Outcome(carry.members, record, folds, status, stored)
+    return Outcome(carry.members, record, folds, status, stored, details)
 
 
 def _as_before(new: Any, old: Any, name: str) -> Any:
@@ -432,18 +568,23 @@ def _as_before(new: Any, old: Any, name: str) -> Any:
 MOST_BYTES = 2**26  # the record of one chunk stays within 64 MiB on the device
 
 
-def _chunking(process, carry, key, start, steps, batch, watch, options, visited) -> tuple[int, int]:
+def _row(process, carry, key, start, batch, watch) -> Any:
+    """The shapes of one row of the record, `None` without one."""
+    if watch.record is None:
+        return None
+    return jax.eval_shape(lambda c: advance(process, c, key, start, 1, batch, watch, 1)[1], carry)
+
+
+def _chunking(row, steps, watch, options, visited) -> tuple[int, int]:
     """How many steps the first chunk makes, and how many rows of the record it has room for."""
-    visited = visited or options.checkpoint is not None
+    visited = visited or callable(options.checkpoint)
     every = watch.every
     length = options.chunk or (math.ceil(steps / 20) if visited else 256)
-    if watch.record is None:
+    if row is None:
         return max(1, length), 1
     if options.store and options.store % every:
         raise ValueError(f"store must be a multiple of every = {every}, got {options.store}")
-    one_row = jax.eval_shape(lambda c: advance(process, c, key, start, 1, batch, watch, 1)[1], carry)
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(one_row))
-    room = max(1, min(steps // every, MOST_BYTES // max(1, size)))
+    room = max(1, min(steps // every, MOST_BYTES // max(1, bytes_of(row))))
     rows = min(room, max(1, length // every)) if options.chunk or visited else room
     return min(rows * every, max(every, length // every * every)), rows
 

@@ -1,5 +1,6 @@
 """The one object, a process `s' = step(s, w)`, and what runs it: `simulate`, `ensemble`, `fork`."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._across import folder_of, parts_of, run_parts
+from thalweg._checkpoints import digest
 from thalweg._edge import (
     check_arrays,
     check_choice,
@@ -165,6 +168,7 @@ class Run(eqx.Module):
     stored: dict[int, Any]
     until: Callable[[Any], Any] | None
     batch: Batch
+    details: dict[str, Any] = eqx.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -175,7 +179,53 @@ class Run(eqx.Module):
     def message(self) -> str:
         """The worst status in words."""
         last = int(np.max(np.asarray(self.start) + np.asarray(self.steps)))
-        return Status(int(np.max(np.asarray(self.status)))).sentence(step=last)
+        return Status(int(np.max(np.asarray(self.status)))).sentence(
+            **{"step": last, "quantity": "the state"} | self.details
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the run was made, for a file that holds it."""
+        settings = {
+            jax.tree_util.keystr(path).lstrip("."): np.asarray(leaf).tolist()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.process)
+            if np.size(leaf) == 1 and hasattr(leaf, "dtype")
+        }
+        return {
+            "process": outline(self.process),
+            "settings": settings,
+            "key": np.asarray(jax.random.key_data(self.key)).tolist() if np.ndim(self.key) == 0 else "one a member",
+            "start": np.asarray(self.start).tolist(),
+            "steps": int(np.max(np.asarray(self.steps))),
+            "status": self.message,
+        }
+
+    def to_xarray(self) -> Any:
+        """The record (dimension `step`, led by `member`) and the last state (`state...`) as a labelled Dataset.
+
+        >>> import thalweg as tw
+        >>> walk = tw.Process(lambda x, w: x + 2.0 * w - 1.0, tw.noise.Choice(2))
+        >>> run = tw.simulate(walk, 0.0, 30, key=0, record=lambda x, w, y: {"place": y})
+        >>> run.to_xarray().place.dims
+        ('step',)
+        """
+        import xarray
+
+        lead = ("member",) * self.batch.lead
+        found: dict[str, Any] = {}
+        for first, tree, dims in (("", self.record, (*lead, "step")), ("state", self.state, lead)):
+            if isinstance(tree, xarray.Dataset):  # it is on disk already
+                found |= {str(name): array for name, array in tree.load().items()}
+                continue
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                name = (
+                    "_".join(filter(None, [first, jax.tree_util.keystr(path, simple=True, separator="_")])) or "record"
+                )
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                    leaf = jax.random.key_data(leaf)
+                rest = tuple(f"{name}_axis{axis}" for axis in range(np.ndim(leaf) - len(dims)))
+                found[name] = ((*dims, *rest), np.asarray(leaf))
+        return xarray.Dataset(found, attrs={"status": self.message})
 
 
 def simulate(
@@ -191,7 +241,7 @@ def simulate(
     start: int = 0,
     every: int = 1,
     until: Callable[[Any], Any] | None = None,
-    resume: Checkpoint | None = None,
+    resume: Checkpoint | bool | None = None,
 ) -> Run:
     """Run a process.
 
@@ -210,10 +260,12 @@ def simulate(
     - `start`: the number of the first step. A run from step `i` with the same key continues one
       that ended there, to the same bits.
     - `until`: a predicate of the state; the run is frozen from where it holds.
-    - `resume`: a `Checkpoint` of the same run, to go on from.
+    - `resume`: `True`: go on from the newest checkpoint in the folder `Options(checkpoint=...)`, or begin where
+      there is none; or a `Checkpoint` of the same run.
 
-    **Returns** a `Run`. Ctrl-C ends a run early with status `INTERRUPTED` and what was done so far; a
-    state that is not finite ends it with `NOT_FINITE`.
+    **Returns** a `Run`. Ctrl-C ends a run early with status `INTERRUPTED` and what was done so far. A state that is
+    not finite ends it with `NOT_FINITE`: the run then holds the last state that was finite, and its message names
+    what was not.
 
     **Raises** `ValueError` or `TypeError` for arguments that cannot be used.
 
@@ -255,7 +307,7 @@ def ensemble(
     on_chunk: Callable[[int, dict[str, float]], Any] | None = None,
     options: Options | None = None,
     every: int = 1,
-    resume: Checkpoint | None = None,
+    resume: Checkpoint | bool | None = None,
 ) -> Run:
     """Run many members of a process side by side. Member `m` equals `simulate` with its key, bit for bit.
 
@@ -307,12 +359,40 @@ def ensemble(
 
     options = options or Options()
     batch = Batch(members, "nothing" if over == "states" else over if callable(over) else "arrays")
-    watch = Watch(record, every, until, {} if folds is None else folds)
+    folder = None if callable(options.checkpoint) else options.checkpoint
+    parts = parts_of(members, folder, options.shard)
+    watch = Watch(
+        record, every, until, {} if folds is None else folds, to_the_end=len(parts) > 1 and record is not None
+    )
     states = settle(process, states, key, batch, "states")
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
-    if options.shard:
-        states, key = _spread(states), _spread(key)
-    return _run(process, states, steps, key, start, batch, watch, on_chunk, options, resume)
+    if len(parts) == 1:
+        if options.shard:
+            states, key = _spread(states), _spread(key)
+        return _run(process, states, steps, key, start, batch, watch, on_chunk, options, resume)
+    if watch.of_ensemble or options.record_to is not None or callable(options.checkpoint):
+        raise ValueError(
+            "an ensemble on several processes has no folds over the ensemble, no record_to, and a folder for its "
+            "checkpoints: drop these, or run it on one process"
+        )
+
+    def run_part(part):
+        """The members from one number to another."""
+        mine = slice(*part)
+        return run_loop(
+            batch.take(process, mine),
+            _spread(jax.tree.map(lambda leaf: leaf[mine], states)),
+            steps,
+            _spread(key[mine]),
+            start[mine] if start.ndim else start,
+            batch=Batch(part[1] - part[0], batch.over, batch.vectorise),
+            watch=watch,
+            on_chunk=on_chunk,
+            options=dataclasses.replace(options, checkpoint=folder_of(folder, part)),
+            resume=resume,
+        )._replace(details={}, stored={})
+
+    return _as_run(run_parts(run_part, parts, folder), process, states, key, start, batch, until)
 
 
 def fork(
@@ -461,6 +541,7 @@ def _as_run(outcome: Outcome, process: Process, state: Any, key: Any, start: Any
         stored=outcome.stored,
         until=until,
         batch=batch,
+        details=outcome.details,
     )
 
 
@@ -479,8 +560,14 @@ def _check_how(options: Any, on_chunk: Any, resume: Any, every: Any) -> None:
         raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
     if options is not None and not isinstance(options, Options):
         raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
-    if resume is not None and not isinstance(resume, Checkpoint):
-        raise TypeError(f"resume must be a Checkpoint, as Options(checkpoint=...) is given it, got {shown(resume)}")
+    if resume is False:
+        resume = None
+    if resume is not None and resume is not True and not isinstance(resume, Checkpoint):
+        raise TypeError(
+            f"resume must be True, or a Checkpoint as Options(checkpoint=...) is given it, got {shown(resume)}"
+        )
+    if resume is True and (options is None or options.checkpoint is None or callable(options.checkpoint)):
+        raise ValueError("resume=True needs a folder to go on from: pass options=tw.Options(checkpoint='folder')")
     check_function(on_chunk, "on_chunk", "step, scalars", optional=True)
 
 
@@ -559,6 +646,12 @@ def _traced_step(process: Process, state: Any, key: Any) -> tuple[Any, Any]:
     return traced.jaxpr.jaxpr, traced.out_info
 
 
+def what_it_is(process: Process, state: Any, key: Any) -> dict[str, str]:
+    """What tells a process, a start and a key from others, for a checkpoint: equal in every Python process."""
+    jaxpr, _ = _traced_step(process, state, key)
+    return {"process": digest(str(jaxpr), process), "state": digest(state), "key": digest(key)}
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _first_step(static: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
     structure, rest = static
@@ -628,6 +721,8 @@ def _like(new: Any, old: Any) -> Any:
 
 
 def _spread(tree: Any) -> Any:
-    """Arrays that lead with the members, spread over all devices."""
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("members",))
+    """Arrays that lead with the members, spread over the devices of this process."""
+    devices, members = jax.local_devices(), len(jax.tree.leaves(tree)[0])
+    count = max(count for count in range(1, len(devices) + 1) if members % count == 0)
+    mesh = jax.sharding.Mesh(np.asarray(devices[:count]), ("members",))
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("members")))

@@ -244,7 +244,7 @@ def _push(process, state, key, start, steps, source, read, v) -> Carried:
             moving, tangent, still = jax.jvp(lambda m: step(m, part, still, w, i), (moving,), (tangent,), has_aux=True)
         else:
             # The source acts at every step; `scale` never falls below its own, so this cannot overflow.
-            push = jax.tree.map(lambda leaf: leaf * _power_of_two(size - scale), v)
+            push = _times_power(v, size - scale)
             moving, tangent, still = jax.jvp(
                 lambda m, p: step(m, p, still, w, i), (moving, part), (tangent, push), has_aux=True
             )
@@ -347,14 +347,19 @@ def _rescale(tree: Any, scale: Any, least: Any = None) -> tuple[Any, Any]:
     shift = jnp.where(usable, jnp.frexp(jnp.where(usable, largest, 1.0))[1] - 1, 0).astype(scale.dtype)
     if least is not None:
         shift = jnp.maximum(shift, least - scale)
-    return jax.tree.map(lambda leaf: leaf * _power_of_two(-shift), tree), scale + shift
+    return _times_power(tree, -shift), scale + shift
 
 
 def _add(a: Any, a_scale: Any, b: Any, b_scale: Any) -> tuple[Any, Any]:
     """`a 2^a_scale + b 2^b_scale`."""
     scale = jnp.maximum(jnp.where(_largest(a) > 0, a_scale, b_scale), b_scale)
-    to_a, to_b = _power_of_two(a_scale - scale), _power_of_two(b_scale - scale)
-    return _rescale(jax.tree.map(lambda x, y: x * to_a + y * to_b, a, b), scale)
+    both = jax.tree.map(jnp.add, _times_power(a, a_scale - scale), _times_power(b, b_scale - scale))
+    return _rescale(both, scale)
+
+
+def _times_power(tree: Any, exponent: Any) -> Any:
+    """`tree 2^exponent`, in the precision of each leaf."""
+    return jax.tree.map(lambda leaf: (leaf * _power_of_two(exponent)).astype(leaf.dtype), tree)
 
 
 def _power_of_two(exponent: Any) -> Any:

@@ -48,7 +48,7 @@ class Status(enum.IntEnum):
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
-        return _SENTENCES[self].format_map(_Blank(details))
+        return _SENTENCES[self].format_map(_Blank({"quantity": "the state", "after": ""} | details))
 
 
 class _Blank(dict):
@@ -62,7 +62,7 @@ _SENTENCES = {
     Status.OK: "the result can be trusted",
     Status.STOPPED: "stopped by on_chunk at step {step}; the result holds what was done until then",
     Status.INTERRUPTED: "interrupted at step {step}; the result holds what was done until then",
-    Status.NOT_FINITE: "the state is not finite (NaN or infinity) by step {step}: try a smaller step size",
+    Status.NOT_FINITE: ("{quantity} is not finite (NaN or infinity){after}: try a smaller step size or learning rate"),
     Status.NOT_ARRIVED: "{missing} of {members} members had not arrived by the last step: run longer",
     Status.TOO_SHORT: "series shorter than 50 autocorrelation times: run {factor}x longer",
     Status.HEAVY_TAILS: "the tails are so heavy that the variance seems infinite: the error bar means nothing",

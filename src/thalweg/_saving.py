@@ -1,8 +1,11 @@
 """Results to files and back: labelled data as netCDF that says what it is and how it was made."""
 
 import datetime
+import importlib.metadata
 import json
 import os
+import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from thalweg._results import Estimate
 
 # Attributes of a file that thalweg itself writes; the rest are the user's own.
-_OWN = ("thalweg_version", "created", "kind", "provenance", "details")
+_OWN = ("thalweg_version", "created", "kind", "provenance", "details", "call", "versions")
 
 
 def save(result: Any, path: str | os.PathLike, **provenance: Any) -> Path:
@@ -28,7 +31,8 @@ def save(result: Any, path: str | os.PathLike, **provenance: Any) -> Path:
     - `path`: the file; `.nc` is added if it has no suffix.
     - `provenance`: how it was made, by name: `learning_rate=0.02, key=0, study="pit"`.
 
-    The version of thalweg and the time are added. The file appears whole or not at all. Returned: its path.
+    The command that runs, the versions of thalweg, Python, JAX and NumPy, and the time are added; a `Run` adds its key,
+    its steps and the settings of its process. The file appears whole or not at all. Returned: its path.
 
     **Raises** `TypeError` for a result that has no labels, `ValueError` for a path that cannot be written.
 
@@ -47,7 +51,11 @@ def save(result: Any, path: str | os.PathLike, **provenance: Any) -> Path:
         thalweg_version=thalweg.__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         kind=kind,
-        provenance=_to_json(provenance),
+        provenance=_to_json(getattr(result, "provenance", {}) | provenance),
+        call=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        if sys.argv and sys.argv[0]
+        else "an interactive session",
+        versions=_to_json(versions()),
         **({"details": _to_json(details)} if details else {}),
     )
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -80,18 +88,35 @@ def load(path: str | os.PathLike) -> "xarray.Dataset | xarray.DataArray | Estima
         return Estimate(value, error, status, json.loads(dataset.attrs.get("details", "{}")))
     if kind == "DataArray":
         (name,) = dataset.data_vars
-        made = {key: dataset.attrs[key] for key in ("thalweg_version", "created", "provenance")}
+        made = {key: dataset.attrs[key] for key in _OWN if key in dataset.attrs and key not in ("kind", "details")}
         return dataset[name].rename(None if name == "values" else name).assign_attrs(made)
     return dataset
 
 
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
+    return {"thalweg": thalweg.__version__, "python": platform.python_version()} | {
+        package: importlib.metadata.version(package) for package in packages
+    }
+
+
 def show(path: str | os.PathLike) -> str:
-    """What a saved result is and how it was made, in lines for a reader."""
+    """What a saved result, or a checkpoint, is and how it was made, in lines for a reader."""
+    if _path(path).suffix == ".npz":
+        from thalweg._checkpoints import describe
+
+        return describe(path)
     dataset = read(path)
     attributes = dict(dataset.attrs)
     if "thalweg_version" in attributes:
         head = f"{path}: {attributes.get('kind', 'a result')}, made by thalweg {attributes['thalweg_version']}"
         lines = [f"{head} on {attributes.get('created', 'an unknown day')}"]
+        if "call" in attributes:
+            lines.append(f"by: {_short(attributes['call'])}")
+        if "versions" in attributes:
+            found = json.loads(attributes["versions"])
+            lines.append(f"with: {', '.join(f'{name} {version}' for name, version in found.items())}")
     else:
         lines = [f"{path}: a netCDF file, not made by thalweg"]
     provenance = json.loads(attributes.get("provenance", "{}"))

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from thalweg._checkpoints import digest
 from thalweg._edge import check_function, shown
-from thalweg._results import Estimate
+from thalweg._items import each_of
+from thalweg._loop import Options
+from thalweg._results import Estimate, Status
 
 
-def sweep(f: Callable[..., Any], **values: Iterable[Any]) -> Any:
+def sweep(
+    f: Callable[..., Any], *, options: Options | None = None, resume: bool = False, **values: Iterable[Any]
+) -> Any:
     """Ask `f` at every combination of settings, and label the answers.
 
     Numbers that reach a process as leaves (a learning rate, a temperature) cause no new compilation.
@@ -19,6 +24,8 @@ def sweep(f: Callable[..., Any], **values: Iterable[Any]) -> Any:
 
     - `f`: takes the settings by name; gives a number, an array, an `Estimate`, or a dict of these.
     - `values`: for each setting, the values to try.
+    - `options`: `Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on), `shard` (over the
+      processes of `tw.connect`).
 
     **Returns** an `xarray.Dataset` with a dimension for each setting. The variable is called `value`, or as
     in the dict; an `Estimate` adds `error` and `status` (`name_error`, `name_status` in a dict).
@@ -42,7 +49,17 @@ def sweep(f: Callable[..., Any], **values: Iterable[Any]) -> Any:
     for name, choices in grid.items():
         if not choices:
             raise ValueError(f"{name} must have at least one value to try, got none")
-    answers = [_named(f(**dict(zip(grid, choice, strict=True)))) for choice in itertools.product(*grid.values())]
+    settings = [dict(zip(grid, choice, strict=True)) for choice in itertools.product(*grid.values())]
+    answers, status = each_of(
+        len(settings),
+        lambda number: _named(f(**settings[number])),
+        "settings",
+        options,
+        identity={"settings": digest(repr(grid)), "function": getattr(f, "__qualname__", type(f).__name__)},
+        resume=resume,
+    )
+    if status != Status.OK:
+        raise KeyboardInterrupt(f"the sweep was stopped after {len(answers)} of {len(settings)} settings")
     if any(answer.keys() != answers[0].keys() for answer in answers):
         raise ValueError("f must give the same quantities for every setting")
     shape = tuple(len(choices) for choices in grid.values())

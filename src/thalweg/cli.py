@@ -187,6 +187,72 @@ def escape(
     print(escape_report(system, learning_rate=learning_rate, start=start, target=target, steps=steps))
 
 
+@energy.command(name="ground-state")
+def ground_state(
+    *,
+    particles: str = "2",
+    dimension: int = 2,
+    omega: Annotated[Sequence[float], Parameter(negative="", consume_multiple=True)] = (1.0,),
+    interaction: bool = True,
+    statistics: Literal["fermions", "bosons"] = "fermions",
+    hidden: int = 2,
+    jastrow: bool | None = None,
+    sigma: str = "trained",
+    tol: float | None = None,
+    seed: int = 0,
+    table: Literal["text", "csv", "latex"] = "text",
+    out: Path | None = None,
+) -> None:
+    """The ground-state energy of particles in a harmonic trap (quantum dots), with an error bar that can be trusted.
+
+    Parameters
+    ----------
+    particles
+        How many, such as 6, or spin up and spin down, such as 2,1.
+    dimension
+        1, 2 or 3.
+    omega
+        The frequency of the trap in atomic units, or one for each direction.
+    interaction
+        Whether they repel as 1/r.
+    statistics
+        Electrons (fermions) or bosons.
+    hidden
+        Hidden units of the Boltzmann machine in the wavefunction; 0 for a Gaussian.
+    jastrow
+        Whether there is a Jastrow factor with the exact cusp; by default wherever more than two particles interact.
+    sigma
+        The width of the machine, or trained.
+    tol
+        The error of the energy that is wanted, in hartree.
+    seed
+        The seed of all randomness.
+    table
+        How the table is printed.
+    out
+        A folder for the result (netCDF), the table as CSV and LaTeX, and the figures.
+    """
+    from thalweg.energy.ground_states._command import ground_state_report
+
+    print(
+        ground_state_report(
+            particles,
+            dimension=dimension,
+            omega=omega,
+            interaction=interaction,
+            statistics=statistics,
+            hidden=hidden,
+            jastrow=jastrow,
+            sigma=sigma,
+            tol=tol,
+            seed=seed,
+            table=table,
+            out=out,
+            live=sys.stderr,
+        )
+    )
+
+
 @energy.command
 def train(
     data: str,

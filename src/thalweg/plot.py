@@ -204,6 +204,60 @@ def blocking_curve(result: "xarray.Dataset", axes: "Axes | None" = None, **line:
     return _finish(axes, _label(sizes, "block size"), _label(errors))
 
 
+def energy_history(result: "xarray.Dataset", axes: "Axes | None" = None, **line: Any) -> "Axes":
+    """The energy over the steps of training with its errors, and the energy measured at the end.
+
+    `result` is what `tw.energy.ground_state(...).to_xarray()` gives. The axis shows the end of the descent; the start
+    may lie above it.
+    """
+    axes = new_axes(axes)
+    _need(result, ("energy_by_step", "energy_by_step_error", "energy"), "tw.energy.ground_state(...).to_xarray()")
+    energy, error = result["energy_by_step"], result["energy_by_step_error"]
+    curve(energy, error, axes, **{"color": COLOURS[0], "label": "training", **line})
+    axes.axhline(float(result["energy"]), color=COLOURS[1], linestyle="--", linewidth=1.2, label="measured at the end")
+    if "exact_energy" in result:
+        axes.axhline(float(result["exact_energy"]), color="black", linestyle=":", linewidth=1.2, label="exact")
+    late = energy.values[len(energy) // 4 :]
+    low, high = min(late.min(), float(result["energy"])), max(late.max(), float(result["energy"]))
+    axes.set_ylim(low - 0.3 * (high - low), high + 0.7 * (high - low))
+    return _finish(axes, "step", _label(energy))
+
+
+def radial_density(result: "xarray.Dataset", axes: "Axes | None" = None, **line: Any) -> "Axes":
+    """The one-body density over the distance from the centre, with its errors and the exact one if it is known.
+
+    `result` is what `tw.energy.radial_densities(...)` or `tw.energy.ground_state(...).to_xarray()` gives.
+    """
+    return _radial(result, "density", axes, line)
+
+
+def pair_correlation(result: "xarray.Dataset", axes: "Axes | None" = None, **line: Any) -> "Axes":
+    """The density of the distance of two particles, with its errors and the exact one if it is known.
+
+    `result` is what `tw.energy.radial_densities(...)` or `tw.energy.ground_state(...).to_xarray()` gives.
+    """
+    return _radial(result, "pair_density", axes, line)
+
+
+def _radial(result: "xarray.Dataset", name: str, axes: "Axes | None", line: dict[str, Any]) -> "Axes":
+    axes = new_axes(axes)
+    _need(result, (name, f"{name}_error"), "tw.energy.radial_densities(samples, particles)")
+    values = result[name]
+    (along,) = values.dims
+    looks = {"fmt": "o", "markersize": 3, "linewidth": 1.2, "color": COLOURS[0], "label": "sampled"}
+    axes.errorbar(values[along].values, values.values, yerr=result[f"{name}_error"].values, **{**looks, **line})
+    if f"exact_{name}" in result:
+        axes.plot(values[along].values, result[f"exact_{name}"].values, color=COLOURS[1], linestyle="-", label="exact")
+    axes.set_ylim(bottom=0)
+    return _finish(axes, _label(values[along], along), _label(values))
+
+
+def _need(result: "xarray.Dataset", names: Sequence[str], source: str) -> None:
+    missing = [name for name in names if name not in result]
+    if missing:
+        raise ValueError(f"result must hold {', '.join(names)}, and lacks {', '.join(missing)}: pass {source}")
+
+
 def pictures(result: "xarray.DataArray", axes: "Axes | None" = None, signed: bool | None = None) -> "Axes":
     """Many small pictures beside one another: an array over `picture`, `row` and `column`.
 

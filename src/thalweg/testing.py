@@ -65,12 +65,13 @@ def streams_equal_samples(process: Process, state: Any, key: Any) -> None:
 
 
 def chunks_equal_the_whole(process: Process, state: Any, key: Any) -> None:
-    """A run in chunks ends, and records, what a run in one piece does."""
-    record = lambda s, w, n: n  # noqa: E731
-    whole = simulate(process, state, STEPS, key=key, record=record)
-    pieces = simulate(process, state, STEPS, key=key, record=record, options=Options(chunk=5))
-    _same(whole.state, pieces.state, "chunks change where the run ends")
-    _same(whole.record, pieces.record, "chunks change what is recorded")
+    """A run in chunks ends where a run in one piece does, and records the states where shorter runs end."""
+    pieces = simulate(process, state, STEPS, key=key, record=lambda s, w, n: n, options=Options(chunk=5))
+    for steps in (1, 5, 6, 14, STEPS):
+        whole = simulate(process, state, steps, key=key).state
+        recorded = jax.tree.map(lambda leaf, steps=steps: leaf[steps - 1], pieces.record)
+        _same(whole, recorded, f"what is recorded after step {steps} is not where a run of so many steps ends")
+    _same(whole, pieces.state, "chunks change where the run ends")
 
 
 def a_resumed_run_equals_the_whole(process: Process, state: Any, key: Any) -> None:
@@ -114,11 +115,12 @@ def a_clamp_changes_nothing_by_itself(process: Process, state: Any, key: Any) ->
     state = settle(process, state, jax.random.key(0), loop.Batch())
     free = simulate(process, state, STEPS, key=key)
     w = process.noise.sample(jax.random.key(0), 0)
-    where: list[Any] = sorted(node_names(process.step, state, w))[-2:]
-    where += [lambda s: jax.tree.leaves(s)[0], lambda s: jax.tree.leaves(s)[-1]]
-    for part in where:
-        held = simulate(clamp(process, part), state, STEPS, key=key)
-        _same(free.state, held.state, f"holding {part!r} changes the unperturbed run")
+    first, last = (lambda s: jax.tree.leaves(s)[0]), (lambda s: jax.tree.leaves(s)[-1])
+    names = tuple(sorted(node_names(process.step, state, w))[-2:])
+    for part in (names, (first, last) if len(jax.tree.leaves(state)) > 1 else (first,)):
+        if part:
+            held = simulate(clamp(process, part), state, STEPS, key=key)
+            _same(free.state, held.state, f"holding {part!r} changes the unperturbed run")
 
 
 def response_is_the_derivative(process: Process, state: Any, key: Any) -> None:

@@ -192,7 +192,8 @@ def test_reverse_mode_agrees_with_forward_mode(most, monkeypatch):
     held = np.arange(state.size) // 2 == 3
     back = op(ring, state, 37, held, lambda x: x[:6], lambda x: x[11], mode="reverse")
     for site in (0, 3, 5):
-        ahead = op(ring, state, 37, held, lambda x, site=site: x[site], lambda x: x[11], read="end")
+        alone = (lambda x: x[:6], jnp.eye(6)[site])
+        ahead = op(ring, state, 37, held, alone, lambda x: x[11], read="end")
         np.testing.assert_allclose(back.op[site], ahead.op, atol=1e-9)
         np.testing.assert_allclose(back.log_free[site], ahead.log_free, atol=1e-9)
         assert back.sign[site] == ahead.sign
@@ -204,14 +205,16 @@ def regression():
     return lambda p, d: (d[0] @ p - d[1]) ** 2 / 2, data
 
 
-@pytest.mark.parametrize("most", [2**27, 0])
-def test_reverse_mode_asks_every_datum_and_every_node_at_once(most, monkeypatch):
+# Kept whole, the states of any run go the same way; in segments of about sqrt(steps), runs that fill one (1, 2),
+# several (16), and several with a rest (7).
+@pytest.mark.parametrize(("most", "lengths"), [(2**27, (1, 7)), (0, (1, 2, 7, 16))])
+def test_reverse_mode_asks_every_datum_and_every_node_at_once(most, lengths, monkeypatch):
     monkeypatch.setattr("thalweg.steering._pair.MOST_BYTES", most)
     loss, data = regression()
     learner = tw.processes.sgd(loss, data, optax.sgd(0.05, momentum=0.9), 4, weights=jnp.ones(20))
     state = learner.init(jnp.zeros(3))
     where, read = (lambda p: p.step.weights), (lambda s: s.params[1])
-    for steps in (1, 2, 9, 16, 20):
+    for steps in lengths:
         back = op(learner, state, steps, lambda s: s.opt_state, where, read, key=3, mode="reverse")
         assert back.op.shape == (20,)
         reached = np.flatnonzero(np.isfinite(back.op))[:2]
@@ -296,7 +299,7 @@ def test_gradient_descent_steers_until_the_edge_of_stability():
     descent = tw.processes.gradient_descent(lambda p: jnp.sum(curvature * p**2) / 2, eta)
     state = descent.init(jnp.ones(3))
     for k in range(3):
-        found = op(descent, state, 100, "update", lambda s, k=k: s.params[k], lambda s, k=k: s.params[k])
+        found = op(descent, state, 100, "update", (lambda s: s.params, jnp.eye(3)[k]), lambda s: s.params)
         wanted = -np.arange(1, 101) * np.log(abs(1 - eta * float(curvature[k])))
         np.testing.assert_allclose(found.op, wanted, atol=1e-9)
     assert wanted[-1] < 0  # past eta H = 2 the update drives errors apart
@@ -367,3 +370,14 @@ def test_comp_is_the_total_over_the_natural_direct_effect():
     direct = (outcome(x0 + change, z1(x0)) - outcome(x0 - change, z1(x0))) / 2 / change
     found = op(process, {"x": x0, "z": 0.2}, 2, "z", "x", "x")
     assert abs(float(found.comp[1]) - float(total / direct)) < 1e-8
+
+
+def test_a_state_of_single_precision_keeps_it():
+    halving = tw.Process(lambda s, w: {"x": s["x"] / 2 - tw.node(0.25 * s["x"], "pull")})
+    state, x = {"x": jnp.float32(1.0)}, lambda s: s["x"]
+    for source in (x, ("pull", 1.0)):
+        found = op(halving, state, 200, "pull" if source is x else (), source, x)
+        assert found.log_free.dtype == jnp.float32
+        np.testing.assert_allclose(found.op[-1], 200 * np.log(2) if source is x else 0.0, rtol=1e-6)
+    back = op(halving, state, 200, "pull", x, x, mode="reverse")
+    np.testing.assert_allclose(back.op, 200 * np.log(2), rtol=1e-6)

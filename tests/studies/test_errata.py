@@ -237,3 +237,91 @@ def test_letters_of_the_machines():
     product = np.exp(_X @ _A) * np.prod(1 + np.exp(_B + _X @ _W), axis=1)
     np.testing.assert_allclose(_joint().sum(axis=1), product, rtol=1e-13)
     assert np.abs(_joint(beta=2.0).sum(axis=1) / product - 1).max() > 0.1
+
+
+def _gaussian_machine(coordinates=4, hidden=3):
+    """A machine with s^2 = 0.7, and a place."""
+    rng = np.random.default_rng(2)
+    w, a, b = rng.normal(size=(coordinates, hidden)), rng.normal(size=coordinates), rng.normal(size=hidden)
+    return tw.energy.GaussianRBM(w, a, b, np.log(0.7)), rng.normal(size=coordinates)
+
+
+def _log_psi(machine, x, coupling):
+    """Half the logarithm of the density, the coupling divided by what is given."""
+    w, a, b = (np.asarray(leaf) for leaf in (machine.weights, machine.visible_bias, machine.hidden_bias))
+    return -np.sum((x - a) ** 2) / (4 * 0.7) + np.sum(np.logaddexp(0, b + x @ w / coupling)) / 2
+
+
+def _slope(f, at, step=1e-6):
+    return np.array([(f(at + step * one) - f(at - step * one)) / (2 * step) for one in np.eye(len(at))])
+
+
+def test_coupling_without_variance():
+    machine, x = _gaussian_machine()
+    closed = np.asarray(tw.energy.RBMState(machine, 2).gradient(x))
+    np.testing.assert_allclose(_slope(lambda y: _log_psi(machine, y, 0.7), x), closed, atol=1e-8)
+    assert np.abs(_slope(lambda y: _log_psi(machine, y, 1.0), x) - closed).max() > 0.05
+
+
+def test_density_and_wavefunction():
+    machine, _ = _gaussian_machine(1)
+    x, step = np.linspace(-30, 30, 20001, retstep=True)
+    unnormalised = np.exp(np.asarray(machine.log_unnormalized(x[:, None])))
+    z = step * unnormalised.sum()
+    right, printed = unnormalised / z, np.sqrt(unnormalised / z)
+    assert abs(step * right.sum() - 1) < 1e-10
+    assert abs(step * printed.sum() - 1) > 0.1
+    assert abs(step * (printed**2).sum() - 1) < 1e-10  # what is printed is psi
+
+
+def test_sum_outside_the_exponent():
+    machine, x = _gaussian_machine()
+    w, b = np.asarray(machine.weights), np.asarray(machine.hidden_bias)
+    field = x @ w / 0.7
+    right, printed = 1 / (2 * (1 + np.exp(-b - field))), 1 / (2 * (np.exp(-b) - field + 1))
+    found = np.asarray(tw.energy.RBMState(machine, 2).derivatives(x))
+    by_weights, by_bias = found[: w.size].reshape(w.shape), found[w.size + len(x) :][: len(b)]
+    np.testing.assert_allclose(by_bias, right, rtol=1e-12)
+    np.testing.assert_allclose(by_weights, np.outer(x, right) / 0.7, rtol=1e-12)
+    assert not np.all((printed > 0) & (printed < 0.5))
+
+
+def test_slips_of_the_local_energy():
+    omega = 1.7
+    x = np.random.default_rng(0).normal(size=(5, 2))
+    psi = np.exp(-omega * np.sum(x**2, axis=1) / 2)
+    laplacian = psi * (omega**2 * np.sum(x**2, axis=1) - 2 * omega)
+    h_psi = -laplacian / 2 + omega**2 * np.sum(x**2, axis=1) / 2 * psi
+    np.testing.assert_allclose(h_psi / psi, omega, rtol=1e-12)
+    for wrong in (h_psi / 4, (-laplacian / 2 + omega * np.sum(x**2, axis=1) / 2 * psi) / psi):
+        assert np.ptp(wrong) > 0.1
+
+
+def test_sum_over_particles_only():
+    trap = tw.energy.HarmonicTrap(2, 2, 1.3, interaction=False)
+    psi, x = tw.energy.GaussianState.of(trap), np.random.default_rng(1).normal(size=4)
+    gradient = np.asarray(psi.gradient(x))
+    each = (-(gradient**2) + 1.3 + 1.3**2 * x**2) / 2  # d_i^2 ln psi = -omega
+    assert abs(each.sum() - float(tw.energy.local_energy(psi, trap, x).total)) < 1e-12
+    assert abs(each.sum() - 2.6) < 1e-12
+    assert abs(each[:2].sum() - 1.3) < 1e-12
+
+
+def test_derivative_by_the_weights():
+    machine, x = _gaussian_machine()
+    w = np.asarray(machine.weights)
+    active = 1 / (1 + np.exp(-(np.asarray(machine.hidden_bias) + x @ w / 0.7)))
+
+    def log_density(flat):
+        changed = tw.energy.GaussianRBM(flat.reshape(w.shape), machine.visible_bias, machine.hidden_bias, np.log(0.7))
+        return 2 * _log_psi(changed, x, 0.7)
+
+    slope = _slope(log_density, w.ravel()).reshape(w.shape)
+    np.testing.assert_allclose(slope, np.outer(x, active) / 0.7, atol=1e-7)
+    assert np.abs(slope - w * active / 0.7).max() > 0.5
+
+
+def test_free_electrons_in_space():
+    trap = tw.energy.HarmonicTrap(2, 3, 0.5, interaction=False)
+    assert tw.energy.known_energies(trap)[0].value == 1.5
+    assert tw.energy.known_energies(tw.energy.HarmonicTrap(2, 3, 1.0, interaction=False))[0].value == 3.0

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._checkpoints import digest
 from thalweg._edge import check_function, check_number, one_number
-from thalweg._loop import Batch, apply_step
+from thalweg._items import each_of
+from thalweg._loop import Batch, Options, apply_step
 from thalweg._noise import Law, Shuffle, Together, as_key
-from thalweg._process import Process, _vectorises, check_process, settle
+from thalweg._process import Process, _vectorises, check_process, settle, what_it_is
 from thalweg._results import Estimate, Status
 from thalweg.flow._asked import whole
 from thalweg.flow._increments import as_state
@@ -30,6 +32,8 @@ def splitting(
     kill: int = 50,
     repeats: int = 10,
     most_levels: int = 100_000,
+    options: Options | None = None,
+    resume: bool = False,
 ) -> Estimate:
     """The probability that a process reaches `score(state) >= level` within `steps` steps, however rare.
 
@@ -48,6 +52,8 @@ def splitting(
     - `steps`: the horizon. - `key`: a key or a seed.
     - `paths`, `kill`: paths a repeat, and how many are killed a level at least. - `repeats`: independent repeats.
     - `most_levels`: give up on a repeat after so many levels.
+    - `options`: `tw.Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on), `shard` (repeats
+      over the processes of `tw.connect`). A job that is stopped early answers with the repeats that it has.
 
     **Returns** an `Estimate`; its error is the standard error of the mean over the repeats. `details`: `repeats` (each
     estimate), `spread` (relative standard deviation of one repeat), `ideal_spread` (the least possible with so
@@ -97,8 +103,9 @@ def splitting(
 
     first = jax.tree.map(lambda leaf: leaf[None], state)
     together = _vectorises(process, first, jax.random.split(key, 1), Batch(1, "nothing", False), None)
-    runs = []
-    for repeat in range(int(repeats)):
+    sizes = Sizes(int(steps), int(paths), int(kill), together)
+
+    def one(repeat):
         run = _one_repeat(
             process,
             state,
@@ -106,12 +113,29 @@ def splitting(
             jnp.asarray(level, float),
             jax.random.fold_in(key, repeat),
             jnp.asarray(most_levels),
-            Sizes(int(steps), int(paths), int(kill), together),
+            sizes,
         )
-        runs.append(jax.tree.map(np.asarray, run))
-        if bool(runs[-1].broken):
+        if bool(run.broken):
             raise ValueError("score must be a finite number wherever the process goes, got NaN on the way")
-    return _estimate(runs, int(steps), int(paths), int(most_levels))
+        return run._asdict()
+
+    def so_far(answers):
+        return f"P = {estimate(answers)}" if len(answers) > 1 else ""
+
+    def estimate(answers):
+        return _estimate([Repeat(**answer) for answer in answers], sizes.steps, sizes.paths, int(most_levels))
+
+    identity = what_it_is(process, state, key) | {
+        "score": digest(str(jax.make_jaxpr(score)(state)), score),
+        "sizes": repr((*sizes, level, int(most_levels))),
+    }
+    answers, status = each_of(int(repeats), one, "repeats", options, identity=identity, resume=resume, estimate=so_far)
+    if len(answers) < 2:
+        raise KeyboardInterrupt(f"splitting was stopped after {len(answers)} of {repeats} repeats")
+    found = estimate(answers)
+    if status != Status.OK and found.ok:
+        return Estimate(found.value, found.error, status, found.details | {"step": len(answers)})
+    return found
 
 
 class Sizes(NamedTuple):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = ("parameter", "unit", "module")
 KINDS = ("absolute", "signed")
+TRUSTED = "the result can be trusted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Tallied:
       groups, then "other" (data in no group, decay, momentum older than the tally). `None` if not tallied.
     - `counts`: visits of data, by group (G,); `steps`: steps tallied.
     - `conservation`: the largest `|sum of the parts - change| / sum of |parts|` of any parameter in any step, beyond
-      the rounding of the parameter itself. It should be near the rounding error.
+      the rounding of the parameter and of the gradient. It should be near the rounding error.
     - `cancellation`: the largest `sum of |parts| / |change|` of any step, both at their maximum over parameters. Where
       it is large the parts are far larger than what they add up to.
-    - `resolution`: `"parameter"`, `"unit"` or `"module"`; `units`: the axis of units in a weight (-1; 0 in PyTorch).
+    - `resolution`: `"parameter"`, `"unit"` or `"module"`; `units`: the axis of units in a weight (-1; 0 in PyTorch),
+      one for all or by name.
+    - `tolerance`: the `conservation` up to which the tally is trusted. - `note`: what else is to be said.
 
     In an ensemble every array leads with the members.
     """
@@ -37,7 +40,9 @@ class Tallied:
     conservation: Any
     cancellation: Any
     resolution: str = "parameter"
-    units: int = -1
+    units: Any = -1
+    tolerance: float | None = None
+    note: str = ""
 
     @property
     def groups(self) -> int:
@@ -71,13 +76,15 @@ class Tallied:
     def per(self, resolution: str) -> "Tallied":
         """These tallies summed: `"unit"` over the inputs of each unit, `"module"` over each module's parameters.
 
+        Parameters of one module are those whose names differ in the last part only; in a flat dict each is its own.
+
         >>> import numpy as np
-        >>> moved = {"W": np.ones((3, 5, 2)), "b": np.ones((3, 2))}  # two groups and "other"; 5 inputs, 2 units
+        >>> moved = {"a.W": np.ones((3, 5, 2)), "a.b": np.ones((3, 2))}  # two groups and "other"; 5 inputs, 2 units
         >>> tallied = Tallied(moved, None, np.ones(2), 1, 0.0, 1.0)
-        >>> tallied.per("unit").absolute["W"][0], tallied.per("module").absolute["W"]
-        (array([5., 5.]), array([10., 10., 10.]))
+        >>> tallied.per("unit").absolute["a.W"][0], tallied.per("module").absolute["a"]
+        (array([5., 5.]), array([12., 12., 12.]))
         """
-        if resolution not in RESOLUTIONS:
+        if not isinstance(resolution, str) or resolution not in RESOLUTIONS:
             raise ValueError(f'resolution must be "parameter", "unit" or "module", got {resolution!r}')
         if RESOLUTIONS.index(resolution) < RESOLUTIONS.index(self.resolution):
             raise ValueError(
@@ -85,18 +92,28 @@ class Tallied:
             )
         if resolution == self.resolution:
             return self
-        lead = np.ndim(self.counts)
-        coarse = {
-            kind: mapped(lambda leaf: summed(leaf, resolution, lead, self.units), tree)
-            for kind in KINDS
-            if (tree := getattr(self, kind)) is not None
-        }
+        coarser = self._units_summed if resolution == "unit" else self._modules_summed
+        coarse: dict[str, Any] = {kind: coarser(tree) for kind in KINDS if (tree := getattr(self, kind)) is not None}
         return dataclasses.replace(self, **coarse, resolution=resolution)
+
+    def _units_summed(self, tree: Any) -> Any:
+        lead = np.ndim(self.counts)
+        if isinstance(self.units, dict):
+            return {name: summed(leaf, "unit", lead, self.units[name]) for name, leaf in tree.items()}
+        return mapped(lambda leaf: summed(leaf, "unit", lead, self.units), tree)
+
+    def _modules_summed(self, tree: Any) -> dict[str, Any]:
+        modules: dict[str, Any] = {}
+        for name, leaf in named(tree).items():
+            module = name.rpartition(".")[0] or name
+            total = summed(leaf, "module", np.ndim(self.counts), 0)
+            modules[module] = modules[module] + total if module in modules else total
+        return modules
 
     @property
     def ok(self) -> bool:
         """Whether the tally can be trusted."""
-        return self.message == "the result can be trusted"
+        return self.message.startswith(TRUSTED)
 
     @property
     def message(self) -> str:
@@ -106,7 +123,7 @@ class Tallied:
         off, cancelling = float(np.max(np.asarray(self.conservation))), float(np.max(np.asarray(self.cancellation)))
         if steps == 0:
             return "undefined: no step was tallied (see window and every)"
-        if not off <= 1e4 * digits:
+        if not off <= (1e4 * digits if self.tolerance is None else self.tolerance):
             return (
                 f"undefined: the groups' parts miss the change of the parameters by {off:.1e} of their size: the run "
                 "is not one of the tally's process (another optimizer, a clamp, other data)"
@@ -120,7 +137,7 @@ class Tallied:
                 f"the answer is lost to rounding (condition {cancelling:.1e}): the groups' parts cancel almost wholly; "
                 "train in double precision, or compare absolute tallies only"
             )
-        return "the result can be trusted"
+        return f"{TRUSTED} ({self.note})" if self.note else TRUSTED
 
     def to_xarray(self) -> "xarray.Dataset":
         """The tallies as an `xarray.Dataset`: `absolute.NAME` and `signed.NAME` by group, the numbers as attributes."""

@@ -18,7 +18,7 @@ from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 jax.tree_util.register_dataclass(
     Tallied,
     data_fields=["absolute", "signed", "counts", "steps", "conservation", "cancellation"],
-    meta_fields=["resolution", "units"],
+    meta_fields=["resolution", "units", "tolerance", "note"],
 )
 
 
@@ -148,15 +148,16 @@ class Tally(eqx.Module):
 
     def result(self, carry: Tallying) -> Tallied:
         """The tallies, as the parameters."""
-        return Tallied(
+        found = Tallied(
             carry.kept.get("absolute"),
             carry.kept.get("signed"),
             carry.counts,
             carry.tallied,
             carry.conservation,
             carry.cancellation,
-            self.per,
+            "unit" if self.per == "unit" else "parameter",
         )
+        return found.per("module") if self.per == "module" else found
 
     def _start(self, state: Any) -> Tallying:
         params = params_of(state)
@@ -303,7 +304,8 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
     zeros = [jnp.zeros_like(leaf) for leaf in before]
     kept, shares, sums, sizes = lax.fori_loop(0, tally.count + 1, one, (kept, carry.shares, zeros, zeros))
-    off, cancelling = _measures(before, after, sums, sizes)
+    steepest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(total)]))
+    off, cancelling = _measures(before, after, sums, sizes, [c.gradient[0] for c in found], steepest)
     falls = (
         tuple(_identity(leaf, len(c.rest) - 1) for leaf, c in zip(before, found, strict=True)) if carry.falls else ()
     )
@@ -373,11 +375,13 @@ def _group_gradients(tally: Tally, state: Any, w: Any) -> tuple[list[Any], Any]:
     return jax.tree.leaves(found), groups
 
 
-def _measures(before: list, after: list, sums: list, sizes: list) -> tuple[Any, Any]:
+def _measures(before: list, after: list, sums: list, sizes: list, slopes: list, steepest: Any) -> tuple[Any, Any]:
     """Conservation and cancellation of one step; see `Tallied`."""
     worst, largest, moved = [], [], []
-    for a, b, total, size in zip(before, after, sums, sizes, strict=True):
-        rounding = jnp.finfo(a.dtype).eps * jnp.maximum(jnp.abs(a), jnp.abs(b))
+    for a, b, total, size, slope in zip(before, after, sums, sizes, slopes, strict=True):
+        # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
+        known = jnp.maximum(jnp.abs(a), jnp.abs(b)) + jnp.abs(slope) * steepest + jnp.max(size)
+        rounding = jnp.finfo(a.dtype).eps * known
         off = jnp.maximum(jnp.abs(total - (b - a)) - rounding, 0)
         worst.append(jnp.max(jnp.where(off == 0, 0, off / size)))
         largest.append(jnp.max(size))

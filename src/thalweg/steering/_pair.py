@@ -15,7 +15,7 @@ from jax import lax
 from thalweg._edge import is_traced, number
 from thalweg._loop import all_finite
 from thalweg._noise import Nothing, next_draw, open_stream
-from thalweg._response import _power_of_two, _rescale
+from thalweg._response import _add, _rescale, _times_power
 from thalweg.steering._parts import Picked
 
 MOST_BYTES = 2**27  # the states of a run that reverse mode keeps
@@ -88,10 +88,7 @@ def push_pair(
         """The direction in the units of each tangent, for a source that acts at every step."""
         if source.kind != "process":
             return None, None
-        return tuple(
-            jax.tree.map(lambda leaf, by=size - tangent.scale: leaf * _power_of_two(by), direction)
-            for tangent in (carried.free, carried.clamped)
-        )
+        return tuple(_times_power(direction, size - tangent.scale) for tangent in (carried.free, carried.clamped))
 
     def one(t, carried, pushes, steppers=steppers):
         moving, still, free, clamped, noise = carried
@@ -238,7 +235,7 @@ def pull_pair(process, held, state, key, start, steps: int, source, target) -> t
         for stepper, (cotangent, scale, total, total_scale) in zip(steppers, carried, strict=True):
             cotangent, of_part = transposed(stepper, states, t, cotangent)
             if source.kind == "process":
-                total, total_scale = _sum(total, total_scale, of_part, scale)
+                total, total_scale = _add(total, total_scale, of_part, scale)
             out.append((*_rescale(cotangent, scale), total, total_scale))
         return tuple(out), None
 
@@ -330,10 +327,3 @@ def _steepest(target: Any, end: _Carried) -> Any:
         return jnp.ones(())
     out, pull = jax.vjp(lambda m: target(eqx.combine(m, end.still)), end.moving)
     return _largest(pull(jax.tree.map(jnp.ones_like, out))[0])
-
-
-def _sum(a: Any, a_scale: Any, b: Any, b_scale: Any) -> tuple[Any, Any]:
-    """`a 2^a_scale + b 2^b_scale`."""
-    scale = jnp.maximum(jnp.where(_largest(a) > 0, a_scale, b_scale), b_scale)
-    to_a, to_b = _power_of_two(a_scale - scale), _power_of_two(b_scale - scale)
-    return _rescale(jax.tree.map(lambda x, y: x * to_a + y * to_b, a, b), scale)

@@ -2,18 +2,16 @@
 
 import datetime
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import json
-import platform
 import time
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import thalweg
+from thalweg._saving import versions
 from thalweg.studies._discover import find, nearest
 from thalweg.studies._study import Outcome, Study, plain
 
@@ -116,14 +114,6 @@ def describe(study: Study, size: str, took: float) -> dict[str, Any]:
         "seconds_stated": study.seconds,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    packages = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
-    return {"thalweg": thalweg.__version__, "python": platform.python_version()} | {
-        package: importlib.metadata.version(package) for package in packages
     }
 
 

@@ -6,6 +6,10 @@ _CURRENT = "J. Bostock, SGD Understood through Probability Current"
 _MACHINES = "FYS4411/9411, lecture notes of 27 April 2023 on Boltzmann machines"
 _OPTIMIZATION = "J. Bostock, Defining Optimization in a Deeper Way, Part {}"
 
+_NOTES = "lecture notes FYS4411/9411, University of Oslo, 27 April 2023"
+_COURSE = "course code ComputationalPhysics2, commit 9313dae"
+_HOGBERGET = "J. Hogberget, master's thesis, University of Oslo (2013)"
+
 ERRATA = [
     Erratum(
         id="variance_of_the_linear_noise",
@@ -167,5 +171,61 @@ ERRATA = [
         printed="beta in the first formulas, gone later; `b_j b'_j`, `b_j in {0, 1}`, `q_i`, an integral over binary h",
         right="beta = 1; `b_j h_j`, `h_j in {0, 1}`, `a_i`, a sum",
         checked="with these the sum over h of the joint law is the product formula of the marginal; with beta 2 not",
+    ),
+    Erratum(
+        id="coupling_without_variance",
+        source=_NOTES,
+        place="the logarithm of psi for the Gaussian-binary machine",
+        printed="`exp(b_j + sum_i x_i W_ij)` in `ln psi`, and `e^(-sum (x_i - a_i)^2)` in psi",
+        right="`exp(b_j + sum_i x_i W_ij / s_i^2)` and `e^(-sum (x_i - a_i)^2 / (4 s_i^2))`",
+        checked="only so do the derivatives by x, which carry `1/s^2`, belong to `ln psi`: finite differences",
+    ),
+    Erratum(
+        id="density_and_wavefunction",
+        source=_NOTES,
+        place="the probability density of the trial state",
+        printed="`|psi|^2 = Z^(-1/2) sqrt(sum_h e^-E)`",
+        right="that is psi; `|psi|^2 = (1/Z) sum_h e^-E`",
+        checked="quadrature: the square of the right one has norm 1",
+    ),
+    Erratum(
+        id="sum_outside_the_exponent",
+        source=_NOTES,
+        place="the derivatives of `ln psi` by the parameters",
+        printed="`d/db_j = 1 / (2 (e^(-b_j) - sum_i x_i W_ij / s_i^2 + 1))`, `d/dW_ij = x_i / (2 s_i^2 (same))`",
+        right="`d/db_j = 1 / (2 (1 + e^(-b_j - sum_i x_i W_ij / s_i^2)))`, and the same in `d/dW_ij`",
+        checked="finite differences at random parameters; the printed derivative by b_j leaves its range (0, 1/2)",
+    ),
+    Erratum(
+        id="slips_of_the_local_energy",
+        source=_NOTES,
+        place="the local energy and the Hamiltonian",
+        printed="`1/4 d psi`, `(1/4) H psi`, `-(1/2) sigma_i^2`, `w^2`",
+        right="`1/psi` for both fractions, `-(1/2) nabla_i^2`, `omega^2`: a frequency, no weight (perhaps scan faults)",
+        checked="only so has the ground state without interaction the same local energy everywhere",
+    ),
+    Erratum(
+        id="sum_over_particles_only",
+        source=_NOTES,
+        place="the local energy at the end, written out",
+        printed="a sum over i from 1 to n, the number of particles",
+        right="over all M = n D coordinates",
+        checked="as printed two free electrons in the plane have half of their energy",
+    ),
+    Erratum(
+        id="derivative_by_the_weights",
+        source=_COURSE,
+        place="the derivative of `ln psi` by the weights",
+        printed="`w_ij S_j / s^2`",
+        right="`x_i S_j / s^2` (for psi = p; half of it for psi = sqrt(p))",
+        checked="finite differences at random parameters",
+    ),
+    Erratum(
+        id="free_electrons_in_space",
+        source=_HOGBERGET,
+        place="the table of free electrons in three dimensions, N = 2, omega = 0.5",
+        printed="3.0",
+        right="1.5: three half quanta of 0.5 for each of two electrons (rows swapped)",
+        checked="the sum of oscillator levels",
     ),
 ]

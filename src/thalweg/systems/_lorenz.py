@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import lax
 
 from thalweg._edge import check_number, is_whole, shown
 from thalweg._process import Process
@@ -65,7 +66,11 @@ class _Ring(eqx.Module):
     forcing: Any
 
     def __call__(self, x: Any) -> Any:
-        return (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x + self.forcing
+        # The ring cut open, with its ends repeated, is written out once: XLA would otherwise join the pieces anew
+        # wherever a neighbour is read, which made a step of 2,000 sites 4 times as long.
+        sites = x.shape[-1]
+        line = lax.optimization_barrier(jnp.concatenate([x[-2:], x, x[:1]]))
+        return (line[3:] - line[:sites]) * line[1 : sites + 1] - x + self.forcing
 
 
 class _Field(eqx.Module):

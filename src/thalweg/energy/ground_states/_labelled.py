@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.energy.ground_states._densities import radial_densities
+from thalweg.energy.ground_states._known import known_energies
 from thalweg.energy.ground_states._noise_free import ClosedForm
 from thalweg.energy.ground_states._two_electrons import LARGEST, SMALLEST, two_electrons
 
@@ -53,12 +54,16 @@ def labelled(result: Any) -> Any:
             attributes["block_size"] = blocks.attrs["block_size"]
         found["variance"] = ((), measured.variance, {"long_name": "variance of the local energy", "units": "hartree^2"})
         found["acceptance"] = ((), measured.acceptance, {"long_name": "accepted moves", "units": "1"})
+    exact = [row.value for row in known_energies(trap) if row.method == "exact"]
+    if exact:
+        found["exact_energy"] = ((), exact[0], {"long_name": "exact energy", "units": "hartree"})
     steps = {"step": ("step", np.arange(1, 1 + len(next(iter(result.history.values())))))} if result.history else {}
     whole = xarray.merge(
         [xarray.Dataset(found, steps), blocks, _with_exact(radial_densities(samples, trap.particles), trap)],
-        combine_attrs="drop",
+        combine_attrs="override",
     )
-    return whole.assign_attrs(attributes)
+    whole.attrs = attributes
+    return whole
 
 
 def _with_exact(densities: Any, trap: Any) -> Any:

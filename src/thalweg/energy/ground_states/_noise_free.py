@@ -154,15 +154,19 @@ def noise_free_ground_state(
     keys = jax.random.split(as_key(key), starts)
     firsts = [RBMState.start(trap, hidden, sigma, keys[i], SPREADS[i % len(SPREADS)]) for i in range(starts)]
     _refuse(trap, firsts[0].machine)
+    moving = _moving(firsts[0])
+    firsts = [RBMState(first.machine, trap.particles) for first in firsts]
     scale = _scale(firsts[0], trap)
-    ends = [_descend(first, trap, scale, iterations) for first in firsts]
+    ends = [_descend(first, trap, scale, moving, iterations) for first in firsts]
     best = min(ends, key=lambda end: end.fun)
     unit = float(jnp.mean(trap.frequencies))
     remains = unit * float(best.jac @ best.hess_inv @ best.jac) / 2
+    parameters = np.asarray(firsts[0].parameters) / scale
+    parameters[moving] = best.x
     converged = float(np.max(np.abs(best.jac))) < FLAT
     energies = unit * np.sort([end.fun for end in ends])
     return ClosedForm.of(
-        _with_parameters(firsts[0], best.x * scale),
+        RBMState(_with_parameters(firsts[0], parameters * scale).machine, trap.particles, sigma == "trained"),
         trap,
         remains,
         Status.OK if converged else Status.NOT_CONVERGED,
@@ -205,7 +209,7 @@ def _scale(state: RBMState, trap: Any) -> Any:
             jnp.ones_like(state.machine.log_variance),
         ),
     )
-    return np.asarray(RBMState(machine, state.particles, state.train_width).parameters)
+    return np.asarray(RBMState(machine, state.particles).parameters)
 
 
 def _with_parameters(state: RBMState, vector: Any) -> RBMState:
@@ -228,12 +232,21 @@ def _value_and_gradient(u: Any, state: RBMState, trap: Any, scale: Any) -> Any:
     return jax.value_and_grad(energy)(u)
 
 
-def _descend(first: RBMState, trap: Any, scale: Any, iterations: int) -> Any:
+def _moving(state: RBMState) -> np.ndarray:
+    """Which parameters of a state with a trained width move where it may be fixed; the width is the last of them."""
+    count = len(RBMState(state.machine, state.particles).parameters)
+    return np.arange(count) < len(state.parameters)
+
+
+def _descend(first: RBMState, trap: Any, scale: Any, moving: np.ndarray, iterations: int) -> Any:
     from scipy.optimize import minimize
 
-    def function(u: Any) -> tuple[float, np.ndarray]:
-        value, gradient = _value_and_gradient(u, first, trap, scale)
-        return float(value), np.asarray(gradient)
-
     start = np.asarray(first.parameters) / scale
-    return minimize(function, start, jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-7})
+
+    def function(u: Any) -> tuple[float, np.ndarray]:
+        whole = start.copy()
+        whole[moving] = u
+        value, gradient = _value_and_gradient(whole, first, trap, scale)
+        return float(value), np.asarray(gradient)[moving]
+
+    return minimize(function, start[moving], jac=True, method="BFGS", options={"maxiter": iterations, "gtol": 1e-7})

@@ -1,0 +1,90 @@
+"""A long job of many like pieces (repeats, seeds, settings): progress, checkpoints, several processes."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from thalweg._across import exchange_items
+from thalweg._checkpoints import Folder
+from thalweg._edge import shown
+from thalweg._interrupts import stopping
+from thalweg._loop import Options
+from thalweg._progress import progress
+from thalweg._results import Status
+
+Answer = dict[str, Any]  # arrays by name
+
+
+def each_of(
+    count: int,
+    one: Callable[[int], Answer],
+    what: str,
+    options: Options | None = None,
+    *,
+    identity: dict[str, Any] | None = None,
+    resume: bool = False,
+    estimate: Callable[[list[Answer]], Any] = lambda answers: "",
+) -> tuple[list[Answer], Status]:
+    """`[one(0), ..., one(count - 1)]`, each a dict of arrays; fewer where the job was stopped, with a status.
+
+    - `what`: the pieces in the plural, for the progress line.
+    - `options`: `progress`; `checkpoint`, a folder; `shard`, over the processes of `tw.connect`.
+    - `identity`: what the job is, for its checkpoints: a job that differs does not go on from them.
+    - `resume`: go on from the newest checkpoint in the folder.
+    - `estimate`: what the answers so far amount to, for the progress line.
+
+    >>> answers, status = each_of(3, lambda i: {"square": np.array(i * i)}, "numbers")
+    >>> [int(answer["square"]) for answer in answers]
+    [0, 1, 4]
+    """
+    options = Options() if options is None else options
+    check_resume(options, resume)
+    spread = options.shard and jax.process_count() > 1
+    mine = range(count)[jax.process_index() :: jax.process_count()] if spread else range(count)
+    answers: list[Answer] = []
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if options.checkpoint is not None:
+            part = f"/process-{jax.process_index()}-of-{jax.process_count()}" if spread else ""
+            folder = stack.enter_context(
+                Folder(f"{options.checkpoint}{part}", identity or {}, options.checkpoint_every, {"of": what})
+            )
+            if resume:
+                answers = folder.newest_items()[: len(mine)]
+            else:
+                folder.refuse_old()
+        tell = stack.enter_context(progress(options.progress, len(mine), what, begun=len(answers)))
+        stop = stack.enter_context(stopping(term=folder is not None))
+        status, kept = Status.OK, len(answers)
+        try:
+            for number in mine[len(answers) :]:
+                answers.append({name: np.asarray(value) for name, value in one(number).items()})
+                tell(len(answers), estimate(answers))
+                if folder is not None and folder.due():
+                    folder.keep_items(answers)
+                    kept = len(answers)
+                if stop.asked and len(answers) < len(mine):
+                    status = Status.INTERRUPTED
+                    break
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        if folder is not None and len(answers) > kept:
+            folder.keep_items(answers)
+    if spread:
+        return exchange_items(dict(zip(mine, answers, strict=False)), count, options.checkpoint), status
+    return answers, status
+
+
+def check_resume(options: Any, resume: Any) -> None:
+    """Refuse options that are none, and to go on where there is nothing to go on from."""
+    if not isinstance(options, Options):
+        raise TypeError(f"options must be tw.Options(...), got {shown(options)}")
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False, got {shown(resume)}")
+    if callable(options.checkpoint):
+        raise TypeError("checkpoint must be a folder here, got a function: pass tw.Options(checkpoint='folder')")
+    if resume and options.checkpoint is None:
+        raise ValueError("resume=True needs a folder to go on from: pass options=tw.Options(checkpoint='folder')")

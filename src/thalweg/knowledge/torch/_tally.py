@@ -1,0 +1,592 @@
+"""`Tally`: three lines in a training loop of PyTorch's, and every step says which data moved which parameters."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
+from thalweg.knowledge.torch import _layers
+from thalweg.knowledge.torch._layers import Rows, rule_for
+from thalweg.knowledge.torch._rules import RULES, check_optimizer, memory_name
+
+# How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+class Tally:
+    """How far each group of data moves each parameter of a PyTorch model, counted while it trains.
+
+    It listens to the forward and backward pass of the model's layers and to the steps of the optimizer, and changes
+    neither. One backward pass, the user's own, serves all groups.
+
+        tally = Tally(model, optimizer, groups=10)
+        for x, y in batches:
+            tally.labels = y                      # the group of each datum, before each forward pass
+            loss(model(x), y).backward()
+            optimizer.step(); optimizer.zero_grad()
+        tally.absolute["0.weight"]                # (11, *shape): ten groups, then "other"
+        tally.result().share(0, 1)
+
+    Known layers: linear, convolution, embedding (tied too), layer, RMS, group, instance and batch norm,
+    `nn.MultiheadAttention`, GPT-2's Conv1D; subclasses that do not change `forward`. Parameters of other layers are
+    left out, and `refused` says why. Known optimizers: SGD (momentum, Nesterov), Adam, AdamW, RMSprop, Adagrad. Under
+    Adam all groups share the second moments of the step: nobody is credited for the scale. Clipping and loss scaling
+    act as one factor on all groups' parts. Gradients may be accumulated over several backward passes, and averaged
+    over the processes of `DistributedDataParallel` (pass the wrapped model). Under autocast the parts sum to the
+    change to the rounding of the low precision: `conservation` up to 0.1 for bfloat16 and 0.02 for float16 is
+    accepted.
+
+    **Arguments**
+
+    - `model`: the module that is trained; `optimizer`: its optimizer.
+    - `groups`: G, the number of groups. `labels` are whole numbers from 0 to G - 1, or -1 for none, of shape (batch,);
+      or (batch, tokens), and then a layer's gradient is divided by the token at which the layer is used.
+    - `kinds`: `"absolute"`, `"signed"`, or both. - `every`: tally the last of every so many steps.
+    - `window`: `(first, end)`: the steps tallied, counted from here. What is learned in other steps counts as other.
+    - `where`: a function of a parameter's name: whether it is tallied.
+    - `per`: `"parameter"`; `"unit"` sums over the inputs of each unit, `"module"` over each module, as the run goes.
+    - `stride`: tally every so many inputs of each weight matrix only; those exactly. Memory and time fall with it.
+    - `most_bytes`: the memory the tally may take (4 GB); `memory(...)` tells it for any model beforehand.
+
+    **Raises** `ValueError` or `TypeError` for an optimizer that is not known, a tally that is too large, labels that do
+    not fit the batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        groups: int,
+        *,
+        kinds: Any = KINDS,
+        where: Callable[[str], bool] | None = None,
+        window: tuple[int, int] | None = None,
+        every: int = 1,
+        per: str = "parameter",
+        stride: int = 1,
+        most_bytes: float = 4e9,
+    ):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch module, got {type(model).__name__}")
+        for name, value in (("groups", groups), ("every", every), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if per not in RESOLUTIONS:
+            raise ValueError(f'per must be "parameter", "unit" or "module", got {per!r}')
+        self.kinds = _check_kinds(kinds)
+        if where is not None and not callable(where):
+            raise TypeError(f"where must be a function of a parameter's name, got {where!r}")
+        self.window = _check_window(window)
+        self.optimizer = check_optimizer(optimizer)
+        self.groups, self.every, self.per, self.stride = int(groups), int(every), per, int(stride)
+        self.labels: Any = None
+        self.refused: dict[str, str] = {}
+        self.counts = torch.zeros(self.groups, dtype=torch.int64)
+        self.seen = self.tallied = 0
+        self.conservation, self.cancellation = 0.0, 1.0
+        self._parallel = isinstance(model, nn.parallel.DistributedDataParallel)
+        self._model = model.module if self._parallel else model
+        self._rows: tuple[Any, Rows] | None = None
+        self._precision = torch.float64
+        self._counted: list[Rows] = []
+        self._visits = torch.zeros(self.groups, dtype=torch.int64)
+        self._touched: set[str] = set()
+        self._handles: list[Any] = []
+        self._before: dict[str, Tensor] = {}
+        self._fresh: set[str] = set()
+        self.parameters, self._names = self._listen(where)
+        size = _bytes(self._sizes(), self.groups, self.kinds, per, self._has_momentum())
+        if size > most_bytes:
+            self.remove()
+            raise ValueError(
+                f"this tally would take {size / 1e9:.3g} GB, and most_bytes allows {most_bytes / 1e9:.3g} GB: tally "
+                'one of the kinds, fewer groups, a part (where=..., stride=...), or sums (per="unit"), or allow more'
+            )
+        room = lambda p: torch.zeros((self.groups + 1, *p.shape), dtype=_layers._wide(p), device=p.device)  # noqa: E731
+        views = {name: self._view(name, p.detach()) for name, p in self.parameters.items()}
+        self._gradients = {name: room(view) for name, view in views.items()}
+        self._momenta: dict[str, Tensor] = {}
+        self._fades: dict[str, float] = {}
+        self._kept = {
+            kind: {name: summed(room(view), _first(per), 1, self._units(name)) for name, view in views.items()}
+            for kind in self.kinds
+        }
+
+    # --- What is read ---
+
+    @property
+    def absolute(self) -> dict[str, Tensor]:
+        """Sums of |change| by parameter name, (G + 1, *shape), "other" last."""
+        return self._of_kind("absolute")
+
+    @property
+    def signed(self) -> dict[str, Tensor]:
+        """Sums of changes by parameter name, (G + 1, *shape), "other" last."""
+        return self._of_kind("signed")
+
+    def result(self) -> Tallied:
+        """The tallies so far, labelled, as those of `tw.knowledge.Tally`."""
+        kept = {kind: {name: leaf.cpu() for name, leaf in self._kept[kind].items()} for kind in self.kinds}
+        found = Tallied(
+            kept.get("absolute"),
+            kept.get("signed"),
+            self.counts.numpy().copy(),
+            self.tallied,
+            self.conservation,
+            self.cancellation,
+            "parameter" if self.per != "unit" else "unit",
+            {name: self._units(name) for name in self.parameters},
+            TOLERANCES[self._precision] if self.parameters else None,
+            "; ".join(sorted(set(self.refused.values()))),
+        )
+        return found.per("module") if self.per == "module" else found
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the tally needs to go on, for a checkpoint."""
+        copied = lambda tree: {name: leaf.clone() for name, leaf in tree.items()}  # noqa: E731
+        return {
+            "kept": {kind: copied(tree) for kind, tree in self._kept.items()},
+            "gradients": copied(self._gradients),
+            "momenta": copied(self._momenta),
+            "fades": dict(self._fades),
+            "counts": self.counts.clone(),
+            "visits": self._visits.clone(),
+            "numbers": [self.seen, self.tallied, self.conservation, self.cancellation],
+            "precision": str(self._precision),
+            "refused": dict(self.refused),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same tally."""
+        for kind in self.kinds:
+            shapes = {name: tuple(leaf.shape) for name, leaf in self._kept[kind].items()}
+            given = {name: tuple(leaf.shape) for name, leaf in state.get("kept", {}).get(kind, {}).items()}
+            given = {name: shape for name, shape in given.items() if name in shapes}
+            if any(given.get(name) != shape for name, shape in shapes.items() if name not in state.get("refused", {})):
+                raise ValueError(f"state must be of a tally of the same model, groups, kinds and per: {kind} differs")
+        for name in set(self.parameters) & set(state["refused"]):
+            self._refuse(name, state["refused"][name])
+        at = {name: p.device for name, p in self.parameters.items()}
+        moved = lambda tree: {name: tree[name].to(at[name]).clone() for name in tree if name in at}  # noqa: E731
+        self._kept = {kind: moved(state["kept"][kind]) for kind in self.kinds}
+        self._gradients, self._momenta, self._fades = (
+            moved(state["gradients"]),
+            moved(state["momenta"]),
+            dict(state["fades"]),
+        )
+        self.counts, self._visits = state["counts"].clone(), state["visits"].clone()
+        self.seen, self.tallied, self.conservation, self.cancellation = state["numbers"]
+        self._precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
+
+    def remove(self) -> None:
+        """Stop listening."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    # --- Listening to the layers ---
+
+    def _listen(self, where: Callable[[str], bool] | None) -> tuple[dict[str, Tensor], dict[int, str]]:
+        """Hooks on all known layers; the parameters they answer for, by name, and the names by identity."""
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        names = {id(p): name for name, p in self._model.named_parameters()}  # of a tied parameter the first name
+        parameters: dict[str, Tensor] = {}
+        self._transposed: set[str] = set()
+        self._handles += [
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(self._after_step),
+        ]
+        inside: set[int] = set()  # of an attention layer, which does not call its parts
+        for path, layer in self._model.named_modules():
+            own = layer.parameters(recurse=isinstance(layer, nn.MultiheadAttention))
+            own = [p for p in own if id(p) in trained and p.requires_grad and (where is None or where(names[id(p)]))]
+            if not own or id(layer) in inside:
+                continue
+            why = self._why_not(layer)
+            if isinstance(layer, nn.MultiheadAttention):
+                inside |= {id(part) for part in layer.modules()}
+            for p in own:
+                name = names[id(p)]
+                if why:
+                    self.refused[name] = f"{path or type(layer).__name__}: {why}"
+                else:
+                    parameters[name] = p
+                    if type(layer).__name__ == "Conv1D" and p.ndim == 2:
+                        self._transposed.add(name)
+            if not why:
+                self._handles.append(layer.register_forward_hook(self._after_forward, with_kwargs=True))
+        # A parameter that an unknown layer uses too is not all seen.
+        parameters = {name: p for name, p in parameters.items() if name not in self.refused}
+        if not parameters:
+            self.remove()
+            reasons = (
+                "; ".join(sorted(set(self.refused.values()))) or "the optimizer trains none of the model's parameters"
+            )
+            raise ValueError(f"model has no parameter that can be tallied: {reasons}")
+        return parameters, names
+
+    def _why_not(self, layer: nn.Module) -> str:
+        kind = type(layer).__name__
+        if isinstance(layer, nn.MultiheadAttention):
+            if layer.dropout:
+                return f"{kind} with dropout draws at random inside, and is left out of the tally: use dropout=0"
+            return ""
+        if rule_for(layer) is None:
+            return f"the layer {kind} is not known, and its parameters are left out of the tally"
+        if isinstance(layer, nn.Embedding) and (layer.sparse or layer.scale_grad_by_freq):
+            return f"{kind} with sparse=True or scale_grad_by_freq=True is left out of the tally"
+        return ""
+
+    def _due(self) -> bool:
+        """Whether the step that is being prepared is tallied."""
+        inside = self.window is None or self.window[0] <= self.seen < self.window[1]
+        return inside and (self.seen + 1) % self.every == 0
+
+    def _after_forward(self, layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        out = output[0] if isinstance(output, tuple) else output
+        if not isinstance(out, Tensor) or not out.requires_grad or not torch.is_grad_enabled() or not self._due():
+            return
+        rows = self._current_rows()
+        out.register_hook(lambda cotangent: self._split(layer, args, kwargs, cotangent.detach(), rows))
+
+    def _current_rows(self) -> Rows:
+        if self.labels is None:
+            raise ValueError(
+                "labels must be set before the forward pass: tally.labels = the group of each datum (-1: none)"
+            )
+        if self._rows is None or self._rows[0] is not self.labels:
+            labels = torch.as_tensor(self.labels).detach()
+            if (
+                labels.is_floating_point()
+                or labels.ndim not in (1, 2)
+                or not labels.numel()
+                or labels.dtype == torch.bool
+            ):
+                raise TypeError(
+                    f"labels must be whole numbers of shape (batch,) or (batch, tokens), got {labels.dtype} of shape "
+                    f"{tuple(labels.shape)}"
+                )
+            labels = labels.long()
+            least, most = int(labels.min()), int(labels.max())
+            if least < -1 or most >= self.groups:
+                raise ValueError(
+                    f"labels must be from 0 to {self.groups - 1}, or -1 for none, got from {least} to {most}"
+                )
+            self._rows = self.labels, Rows(torch.where(labels < 0, self.groups, labels), self.groups)
+        return self._rows[1]
+
+    @torch.no_grad()
+    def _split(self, layer: nn.Module, args: tuple, kwargs: dict, cotangent: Tensor, rows: Rows) -> None:
+        """Each group's gradient of one layer, in the backward pass."""
+        if not self._touched:
+            torch.autograd.Variable._execution_engine.queue_callback(self._touched.clear)
+            self._touched.add("")
+        if not any(seen is rows for seen in self._counted):
+            self._counted.append(rows)
+        if cotangent.dtype in (torch.bfloat16, torch.float16):
+            self._precision = cotangent.dtype
+        own = dict(layer.named_parameters(recurse=isinstance(layer, nn.MultiheadAttention)))
+        names = {key: self._names[id(p)] for key, p in own.items()}
+        for key, p in own.items():
+            name = names[key]
+            if name in self.parameters and name not in self._touched:
+                self._touched.add(name)
+                # Nothing accumulated, so that this backward pass is the first since zero_grad.
+                if p.grad is None or not p.grad.any():
+                    self._gradients[name].zero_()
+
+        def add(key: str, group: int, gradient: Tensor) -> None:
+            if names[key] in self.parameters:
+                self._gradients[names[key]][group] += gradient
+
+        if isinstance(layer, nn.MultiheadAttention):
+            _layers.attention(layer, args, kwargs, cotangent, rows, add, self.stride)
+            return
+        x = args[0] if args else next(iter(kwargs.values()))
+        rule = rule_for(layer)
+        assert rule is not None
+        rule(layer, x.detach(), cotangent, rows, add, self.stride)
+
+    # --- Listening to the optimizer ---
+
+    def _before_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
+        due = self._due()
+        self._before, self._fresh = {}, set()
+        for group, name, p in self._each():
+            key = memory_name(self.optimizer, group)
+            momentum = self.optimizer.state.get(p, {}).get(key) if key else None
+            if momentum is None:
+                self._fresh.add(name)
+            elif name not in self._momenta:
+                self._momenta[name] = self._zeros(name)
+                self._momenta[name][-1] = self._view(name, momentum)
+            if due or group.get("weight_decay"):
+                self._before[name] = self._view(name, p.detach()).clone()
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
+        due = self._due()
+        self.seen += 1
+        moved = [(group, name, p) for group, name, p in self._each() if p.grad is not None]
+        if due:
+            self._reduce([name for _, name, _ in moved])
+            factors = self._factors(moved)
+            self._count()
+            largest, change = [], []
+            steepest = max((self._steepness(name, p, factors.get(name)) for _, name, p in moved), default=0.0)
+        for group, name, p in moved:
+            if name not in self.parameters:
+                continue
+            state = {
+                key: self._view(name, value) if _like(value, p) else value for key, value in self._state(p).items()
+            }
+            before = self._before.get(name, self._view(name, p.detach()))
+            rule = RULES[type(self.optimizer)](group, state, before, name in self._fresh)
+            if not due:
+                self._pass(name, p, rule, before, memory_name(self.optimizer, group))
+                continue
+            rows = self._rows_of(name, rule, before, factors[name], memory_name(self.optimizer, group))
+            size = self._add(name, rows)
+            largest.append(size.max())
+            change.append(self._check(rows.sum(0), before, self._view(name, p.detach()), size, rule, steepest))
+        if due and change:
+            off, moves = (torch.stack(parts).max() for parts in zip(*change, strict=True))
+            self.tallied += 1
+            self.conservation = max(self.conservation, float(off))
+            if float(moves) > 0:
+                self.cancellation = max(self.cancellation, float(torch.stack(largest).max() / moves))
+
+    def _each(self) -> Any:
+        """(parameter group, name, parameter) of all that is tallied."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                name = self._names.get(id(p))
+                if name in self.parameters:
+                    yield group, name, p
+
+    def _state(self, p: Tensor) -> dict[str, Any]:
+        return self.optimizer.state.get(p, {})
+
+    def _rows_of(self, name: str, rule: Any, before: Tensor, factor: Any, key: str | None) -> Tensor:
+        """The groups' parts of one parameter's step, (G + 1, *shape)."""
+        gradients = self._gradients[name] * (factor * rule.sign)
+        if rule.pull:
+            gradients[-1].add_(before, alpha=rule.pull)
+        if key:
+            momenta = self._momenta.get(name)
+            momenta = self._momenta[name] = self._zeros(name) if momenta is None else momenta
+            fade = self._fades.pop(name, 1.0)
+            momenta[:-1].mul_(rule.decay * fade)
+            momenta[-1].mul_(rule.decay)
+            momenta.add_(
+                gradients * rule.intake if isinstance(rule.intake, Tensor) else gradients, alpha=_alpha(rule.intake)
+            )
+            rows = momenta * rule.lead + gradients * rule.direct if rule.direct else momenta * rule.lead
+        else:
+            rows = gradients
+        rows = rows.mul_(rule.scale)
+        if rule.rest is not None:
+            rows[-1].add_(rule.rest)
+        return rows
+
+    def _pass(self, name: str, p: Tensor, rule: Any, before: Tensor, key: str | None) -> None:
+        """A step that is not tallied: the groups' momenta fade, and the new gradient is nobody's."""
+        if not key:
+            return
+        gradient = self._view(name, p.grad).to(_layers._wide(p)) * rule.sign + rule.pull * before
+        momenta = self._momenta.get(name)
+        momenta = self._momenta[name] = self._zeros(name) if momenta is None else momenta
+        self._fades[name] = self._fades.get(name, 1.0) * rule.decay
+        momenta[-1].mul_(rule.decay).add_(gradient * rule.intake)
+
+    def _add(self, name: str, rows: Tensor) -> Tensor:
+        """Add a step to the tallies. Gives the sum of the parts' sizes."""
+        per, units = _first(self.per), self._units(name)
+        if "signed" in self.kinds:
+            self._kept["signed"][name] += summed(rows, per, 1, units)
+        size = rows.abs()
+        if "absolute" in self.kinds:
+            self._kept["absolute"][name] += summed(size, per, 1, units)
+        return size.sum(0)
+
+    def _steepness(self, name: str, p: Any, factor: Any) -> float:
+        """The largest entry of a gradient, as it was before it was clipped entry by entry."""
+        unclipped = self._gradients[name].sum(0) if isinstance(factor, Tensor) else p.grad
+        return float(unclipped.abs().max())
+
+    def _check(self, total: Tensor, before: Tensor, after: Tensor, size: Tensor, rule: Any, steepest: float) -> Any:
+        """Conservation of one parameter's step, and its largest change."""
+        # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
+        reach = abs(rule.lead) * rule.intake + abs(rule.direct)
+        sharp = abs(rule.scale) * reach * steepest
+        rounding = torch.finfo(total.dtype).eps * torch.maximum(before.abs(), after.abs())
+        rounding = rounding + torch.finfo(self._precision).eps * (sharp + size.max())
+        off = ((total - (after - before)).abs() - rounding).clamp_(min=0)
+        return torch.where(off == 0, off, off / size).max(), total.abs().max()
+
+    def _factors(self, moved: list) -> dict[str, Any]:
+        """What the gradients were multiplied by before the step: loss scaling, clipping; by name.
+
+        One factor for all explains clipping by the norm; one a parameter, clipping in parts; one an entry, by value.
+        A parameter that none explains got gradient that did not pass through its layer, and is refused.
+        """
+        pairs = {}
+        for _, name, p in moved:
+            mine = self._gradients[name].sum(0)
+            pairs[name] = (self._view(name, p.grad).to(mine.dtype), mine)
+        if not pairs:
+            return {}
+        norm = lambda array: float(torch.linalg.vector_norm(array))  # noqa: E731
+        dots = {name: torch.stack([torch.sum(g * s), torch.sum(s * s)]).double() for name, (g, s) in pairs.items()}
+        numbers = dict(zip(dots, torch.stack(list(dots.values())).tolist(), strict=True))
+        top, bottom = (sum(values[i] for values in numbers.values()) for i in (0, 1))
+        everywhere = top / bottom if bottom else 1.0
+        tolerance = TOLERANCES[self._tolerated()]
+        largest = max(norm(g) for g, _ in pairs.values())
+        rounding = min(100 * torch.finfo(self._tolerated()).eps, 1e-2)
+        factors: dict[str, Any] = {}
+        for name, (gs, ss) in numbers.items():
+            g, s = pairs[name]
+            # Some gradients are zero but for rounding, such as that of a bias before a batch norm.
+            allowed = tolerance * norm(g) + rounding * largest
+            for factor in (everywhere, gs / ss if ss else 1.0):
+                if norm(g - factor * s) <= allowed:
+                    factors[name] = factor
+                    break
+            else:
+                noise = rounding * g.abs().max()
+                by_entry = torch.where((g.abs() <= noise) & (s.abs() <= noise), 1.0, g / s)
+                # Clipping by value makes entries smaller, and changes no sign.
+                if float(by_entry.min()) >= 0 and float(by_entry.max()) <= 1 + tolerance:
+                    factors[name] = by_entry
+                else:
+                    why = "part of its gradient did not pass through its layer (a penalty, a function of the weight)"
+                    self._refuse(name, f"{name}: {why}, and it is left out of the tally")
+        return factors
+
+    def _tolerated(self) -> torch.dtype:
+        single = any(_layers._wide(p) == torch.float32 for p in self.parameters.values())
+        if self._precision == torch.float64 and single:
+            self._precision = torch.float32
+        return self._precision
+
+    def _refuse(self, name: str, why: str) -> None:
+        self.refused[name] = why
+        for kept in (self.parameters, self._gradients, self._momenta, *self._kept.values()):
+            kept.pop(name, None)
+
+    def _reduce(self, names: list[str]) -> None:
+        """The mean over the processes of a data-parallel run, as that of the gradients themselves."""
+        self._visits.zero_()
+        for rows in self._counted:
+            self._visits += torch.bincount(rows.labels.reshape(-1).cpu(), minlength=self.groups + 1)[: self.groups]
+        self._counted = []
+        if not self._parallel:
+            return
+        world = torch.distributed.get_world_size()
+        for name in names:
+            torch.distributed.all_reduce(self._gradients[name])
+            self._gradients[name] /= world
+        device = next(iter(self.parameters.values())).device
+        visits = self._visits.to(device)
+        torch.distributed.all_reduce(visits)
+        self._visits = visits.cpu()
+
+    def _count(self) -> None:
+        self.counts += self._visits
+
+    # --- Shapes ---
+
+    def _view(self, name: str, array: Tensor) -> Tensor:
+        """The entries of a parameter that are tallied."""
+        if self.stride == 1 or array.ndim < 2:
+            return array
+        return array[:: self.stride] if name in self._transposed else array[:, :: self.stride]
+
+    def _zeros(self, name: str) -> Tensor:
+        return torch.zeros_like(self._gradients[name])
+
+    def _units(self, name: str) -> int:
+        return 1 if name in self._transposed else 0
+
+    def _of_kind(self, kind: str) -> dict[str, Tensor]:
+        if kind not in self.kinds:
+            raise AttributeError(f"this tally does not keep {kind} changes: make it with kinds including {kind!r}")
+        return dict(self._kept[kind])
+
+    def _sizes(self) -> list[tuple[tuple[int, ...], int]]:
+        views = [(self._view(name, p), name) for name, p in self.parameters.items()]
+        return [(tuple(view.shape), self._units(name)) for view, name in views]
+
+    def _has_momentum(self) -> bool:
+        return any(memory_name(self.optimizer, group) for group in self.optimizer.param_groups)
+
+
+def memory(
+    model: nn.Module,
+    groups: int,
+    *,
+    momentum: bool = True,
+    kinds: Any = KINDS,
+    per: str = "parameter",
+    stride: int = 1,
+) -> int:
+    """The bytes that a tally of this model would take, in single precision; the model may be on the `meta` device.
+
+    - `momentum`: whether the optimizer has one (Adam has): each group then has its own.
+
+    >>> import torch
+    >>> with torch.device("meta"):
+    ...     model = torch.nn.Linear(1000, 1000, bias=False)
+    >>> memory(model, groups=9, kinds="absolute")  # gradients, momenta and tallies of 10 rows of 10^6 parameters
+    120000000
+    """
+    shapes = []
+    for p in {id(p): p for p in model.parameters() if p.requires_grad}.values():
+        shape = tuple(p.shape)
+        if len(shape) > 1:
+            shape = (shape[0], math.ceil(shape[1] / stride), *shape[2:])
+        shapes.append((shape, 0))
+    return _bytes(shapes, groups, _check_kinds(kinds), per, momentum)
+
+
+def _bytes(shapes: Any, groups: int, kinds: tuple[str, ...], per: str, momentum: bool) -> int:
+    total = 0
+    for shape, units in shapes:
+        full = math.prod(shape)
+        kept = full if per == "parameter" else shape[units] if per == "unit" and shape else 1
+        total += 4 * (groups + 1) * (full * (1 + momentum) + kept * len(kinds))
+    return total
+
+
+def _first(per: str) -> str:
+    """Modules are summed over their parameters in the end."""
+    return "module" if per == "module" else per
+
+
+def _like(value: Any, p: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == p.shape and value.ndim > 0
+
+
+def _alpha(intake: Any) -> float:
+    return 1.0 if isinstance(intake, Tensor) else float(intake)
+
+
+def _check_kinds(kinds: Any) -> tuple[str, ...]:
+    chosen = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(chosen, tuple | list) or not chosen or not all(kind in KINDS for kind in chosen):
+        raise ValueError(f'kinds must be "absolute", "signed", or both, got {kinds!r}')
+    return tuple(kind for kind in KINDS if kind in chosen)
+
+
+def _check_window(window: Any) -> tuple[int, int] | None:
+    if window is None:
+        return None
+    whole = isinstance(window, tuple | list) and len(window) == 2
+    if not whole or not all(isinstance(end, int | np.integer) for end in window) or not 0 <= window[0] < window[1]:
+        raise ValueError(f"window must be (first, end) in steps, with 0 <= first < end, got {window!r}")
+    return int(window[0]), int(window[1])

@@ -1,0 +1,84 @@
+"""One ensemble on several devices and on several processes."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import thalweg as tw
+
+_RUN = """
+import os, signal, sys, numpy as np, thalweg as tw
+index, count, port, killed_at = map(int, sys.argv[1:5])
+folder = sys.argv[5] or None
+if count > 1:
+    tw.connect(f"127.0.0.1:{port}", count, index)
+import jax.numpy as jnp
+fold = {"sum": tw.Fold(init=lambda s: 0.0, update=lambda c, s, w, n: c + n)}
+def look(step, scalars):
+    if index == 1 and step == killed_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+options = tw.Options(shard=True, chunk=50, checkpoint=folder, checkpoint_every=0)
+run = tw.ensemble(tw.systems.pit(0.02), jnp.full(7, 1.0075), 400, key=3, record=lambda s, w, n: n, every=10,
+                  until=lambda s: s >= 1.9, folds=fold, options=options, on_chunk=look, resume=folder is not None)
+print("answer", run.record.shape, np.asarray(run.state).tobytes().hex(), run.record.sum().hex(),
+      np.asarray(run.folds["sum"]).tobytes().hex(), run.steps.tolist(), run.arrived.tolist(), run.status.tolist())
+"""
+
+
+def start(count, folder="", killed_at=-1, devices=1):
+    """The processes of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(pathlib.Path(tw.__file__).parents[1]),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(index), str(count), str(port), str(killed_at), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def answers(processes):
+    printed = [process.communicate(timeout=240) for process in processes]
+    found = [[line for line in out.splitlines() if line.startswith("answer")] for out, _ in printed]
+    assert all(len(lines) == 1 for lines in found), printed
+    return [lines[0] for lines in found]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    (answer,) = answers(start(1))
+    return answer
+
+
+def test_two_processes_give_the_numbers_of_one(undisturbed):
+    assert answers(start(2, devices=2)) == [undisturbed] * 2
+
+
+@pytest.mark.slow
+def test_when_a_process_is_killed_the_other_says_so_and_one_process_goes_on(undisturbed, tmp_path):
+    both = start(2, folder=tmp_path, killed_at=200)
+    began = time.monotonic()
+    _, told = both[0].communicate(timeout=240)
+    both[1].communicate()
+    assert both[1].returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 75, "a minute from the kill, and the start before it"
+    assert both[0].returncode != 0
+    assert "another process of this run was lost (process 1 gives no sign of life)" in told
+    assert f"the checkpoints are in {tmp_path}: go on with resume=True" in told
+    assert answers(start(1, folder=tmp_path)) == [undisturbed]

@@ -887,6 +887,7 @@ def machines() -> dict[str, Asked]:
     data = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0.0]])
     wrong: list[Any] = [None, "text", 3.0, object(), {}, [], np.zeros((2, 7)), np.full((2, 3), NAN), data + 1j]
     rows = [*wrong, 3 * data, [[0, 1, 1], [0, 1]]]
+    no_rows: list[Any] = [*wrong[:6], *wrong[7:], 3 * data, rows[-1]]
     not_a_machine: list[Any] = [None, 3, "model.npz", {}, np.eye(3), energy.RBM]
     arrays: list[Any] = [None, "text", object(), [], np.zeros((2, 2, 2, 2)), [[NAN, 0.0]] * 3]
     method: list[Any] = [*CHOICE, None]
@@ -907,7 +908,9 @@ def machines() -> dict[str, Asked]:
             {"weights": np.zeros((3, 2)), "visible_bias": np.zeros(3), "hidden_bias": np.zeros(2)},
             {"weights": [*arrays, 3.0], "log_variance": ["text", NAN, INF, np.zeros(2), object(), [NAN] * 3]},
         ),
-        "RBM start": Asked(energy.RBM.start, {"data": data, "hidden": 2}, {"data": rows, "hidden": [*whole(1), None]}),
+        "RBM start": Asked(
+            energy.RBM.start, {"data": data, "hidden": 2}, {"data": no_rows, "hidden": [*whole(1), None]}
+        ),
         "GaussianRBM start": Asked(
             energy.GaussianRBM.start,
             {"data": points, "hidden": 2},

@@ -161,9 +161,10 @@ def _figure(data: Any, our_pseudo: float, our_likelihood: float, hidden: int) ->
     with tw.plot.style():
         figure, axes = plt.subplots(figsize=(7.2, 4.4))
         for units, marker in zip(("16", "64"), "os", strict=True):
-            epoch, looks = data[f"epoch_{units}"], {"marker": marker}
-            pseudo = {"color": tw.plot.COLOURS[3], "label": f"pseudo-likelihood, {units} units"}
-            exact = {"color": tw.plot.COLOURS[0], "label": f"likelihood, {units} units"}
+            looks: Any
+            epoch, looks = data[f"epoch_{units}"].values, {"marker": marker}
+            pseudo: Any = {"color": tw.plot.COLOURS[3], "label": f"pseudo-likelihood, {units} units"}
+            exact: Any = {"color": tw.plot.COLOURS[0], "label": f"likelihood, {units} units"}
             axes.plot(epoch, data[f"pseudo_{units}"], "--", **looks, **pseudo)
             axes.errorbar(epoch, data[f"likelihood_{units}"], data[f"error_{units}"], fmt="-", **looks, **exact)
         axes.axhline(data.attrs["independent_pixels"], color="#6f7276", linestyle=":", label="independent pixels")

@@ -33,9 +33,9 @@ def test_scikit_learns_own_checks(kind):
 
 def test_a_gaussian_machine_does_not_mind_units():
     x = tw.systems.gaussian_mixture().draw(300, 0)
-    plain = GaussianBernoulliRBM(2, n_iter=40, random_state=0).fit(x)
+    plain = GaussianBernoulliRBM(2, n_iter=200, random_state=0).fit(x)
     scale, shift = np.array([1000.0, 0.01]), np.array([5e4, -3.0])
-    other = GaussianBernoulliRBM(2, n_iter=40, random_state=0).fit(x * scale + shift)
+    other = GaussianBernoulliRBM(2, n_iter=200, random_state=0).fit(x * scale + shift)
     assert other.score(x * scale + shift) == pytest.approx(plain.score(x) - np.log(scale).sum(), abs=1e-6)
     np.testing.assert_allclose(other.transform(x * scale + shift), plain.transform(x), atol=1e-7)
     alone = np.mean(np.sum(-((x - x.mean(0)) ** 2) / (2 * x.var(0)) - np.log(2 * np.pi * x.var(0)) / 2, axis=1))

@@ -187,7 +187,7 @@ def test_fit_watches_held_out_data_and_stops():
         (lambda e: e.training(MODEL, DATA, chains=0), "chains must be a whole number >= 1"),
         (lambda e: e.training(MODEL, DATA, steps=0), "steps must be a whole number >= 1, or None"),
         (lambda e: e.training(MODEL, DATA, optimizer=-1.0), "learning rate must be a number >= 0"),
-        (lambda e: e.training(MODEL, DATA, weight_decay=-1.0), "weight_decay must be >= 0"),
+        (lambda e: e.training(MODEL, DATA, weight_decay=-1.0), "weight_decay must be a number >= 0"),
         (lambda e: e.training(MODEL, DATA, weights=[1.0]), r"weights must have shape \(6,\)"),
         (lambda e: e.training(MODEL, DATA, "tempering", betas=[0, 0.5]), "that end at 1"),
         (lambda e: e.training(MODEL, 2 * DATA), r"data must lie in \[0, 1\]"),

@@ -38,8 +38,6 @@ COMMANDS = ["run", "report", "show", "stats", "list", "flow", "flow escape", "en
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-    "command", ["run", "report", "show", "stats", "list", "flow", "flow escape", "energy train", "energy score"]
-)
 def test_every_command_has_help(call, command):
     status, out, _ = call(*command.split(), "--help")
     assert status == 0

@@ -998,7 +998,268 @@ def machines() -> dict[str, Asked]:
     }
 
 
+def located() -> dict[str, Asked]:
+    """Forks, influence, permutation tests, localization and matching."""
+    knowledge = tw.knowledge
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(16, 3)), np.array([1, 7, 6, 8] * 4)
+    model = systems.perceptron((3, 4, 2))
+    data = (jnp.asarray(x), jnp.asarray(np.eye(2)[labels % 2]))
+    learner = processes.sgd(model.loss, data, 0.1)
+    run = tw.simulate(learner, learner.init(model.init(0)), 3, key=0)
+    classes = ["all", None, [], np.ones(16), labels[:5], np.zeros((16, 1), int), object()]
+    pairs = [3, None, ((1, 7),), ((1, 7), (6, 3)), ((1, 7), (7, 8)), ((1, 7), (6, 8, 1)), "ab", ((1.5, 7), (6, 8))]
+    numbers = ["all", None, [], np.ones(5), np.full(16, NAN), object(), {}]
+    table = ["left", None, 3.0, [], np.ones(4), -np.ones((6, 4)), np.full((6, 4), NAN), np.zeros((0, 4)), object()]
+    profile = [
+        value for value in table if not (isinstance(value, np.ndarray) and value.shape == (6, 4) and value.min() < 0)
+    ]
+    layers = [3, lambda: 0, lambda p: (p["W1"], p["b1"]), lambda p: p["V"]]
+    return {
+        "forks": Asked(
+            knowledge.forks,
+            {"loss": model.loss, "data": data, "optimizer": 0.1, "params": model.init(0), "labels": labels, "steps": 2},
+            {
+                "loss": REQUIRED_FUNCTION,
+                "optimizer": [Bad(value, "optimizer") for value in NOT_NEGATIVE],
+                "labels": classes,
+                "pairs": pairs,
+                "steps": whole(),
+                "key": KEY,
+                "matched": ["no", 3, None],
+                "batch_size": whole(1),
+            },
+        ),
+        "fork_data": Asked(
+            knowledge.fork_data,
+            {"run": run, "remove": [0]},
+            {
+                "run": [3, None, "run", _run()],
+                "at": [value for value in optional_whole(0) if value is not None] + [9],
+                "remove": ["all", [], [16], [-1], [0.5], np.ones(16, bool), np.ones(3, bool), object()],
+                "replace": ["x", 3, x, (x, labels), (x[:4], np.eye(2)[labels[:4] % 2])],
+                "reweight": ["x", [1.0], -np.ones(16), np.full(16, NAN), object()],
+                "reorder": ["x", [0, 1], np.zeros(16, int), np.arange(16.0), object()],
+            },
+        ),
+        "small_fork": Asked(
+            knowledge.small_fork,
+            {"run": run, "change": np.ones(16)},
+            {"run": [3, None, _run()], "change": numbers},
+        ),
+        "influence": Asked(
+            knowledge.influence,
+            {"loss": model.loss, "data": data, "params": model.init(0), "change": np.ones(16), "curvature": "fisher"},
+            {
+                "loss": REQUIRED_FUNCTION,
+                "change": numbers,
+                "ridge": NOT_NEGATIVE,
+                "curvature": CHOICE,
+                "newton": ["no", 3, None],
+                "tolerance": POSITIVE,
+                "iterations": whole(1),
+            },
+        ),
+        "datum_permutation_test": Asked(
+            knowledge.datum_permutation_test,
+            {"C": rng.random((6, 4)), "labels": [0, 1, 0, 1, 1, 0], "target": rng.random(4)},
+            {
+                "C": table,
+                "labels": ["all", None, [], [0, 1], [0, 1, 2, 0, 1, 0], np.full(6, NAN), object()],
+                "target": ["all", None, [], [0.1], [0.1, 0.2, INF, 0.3], object()],
+                "statistic": CHOICE,
+                "permutations": whole(1)[:-1],
+                "key": ["seed", 1.5, True, None, -1, object()],
+                "data": [[np.arange(6)], 3],
+            },
+        ),
+        "localize": Asked(
+            knowledge.localize,
+            {"model": model, "data": (x, labels), "phase1": 4, "forks": 2, "seeds": 1, "permutations": 9},
+            {
+                "model": [3, None, "net", object()],
+                "data": [3, None, x, (x, x), (x[:, 0], labels), (np.full((16, 3), NAN), labels), {"x": x}],
+                "pairs": pairs,
+                "optimizer": [*POSITIVE, np.ones(2)],
+                "phase1": whole(1),
+                "window": ["all", 3, None, (0.5,), (0.9, 0.2), (-1, 1), (0.1, 0.11), (NAN, 1.0)],
+                "forks": whole(1),
+                "phase1_fraction": [*POSITIVE, 1.0, 2],
+                "matched": ["no", 3, None],
+                "seeds": whole(1)[:-1],
+                "permutations": whole(1)[:-1],
+                "controls": ["no", 3, None],
+                "key": KEY,
+                "layer": layers,
+            },
+        ),
+        "profiles": Asked(
+            knowledge.profiles,
+            {"model": model, "run_or_data": run, "kind": "gradient"},
+            {
+                "run_or_data": [3, None, "run", _run(), (1, 2, 3)],
+                "kind": CHOICE,
+                "data": [3, "x", x],
+                "layer": layers[:2] + layers[3:],
+            },
+        ),
+        "match_units": Asked(
+            knowledge.match_units,
+            {"a": rng.random((6, 4)), "b": rng.random((6, 3))},
+            {"a": profile, "b": profile, "permutations": whole()[:-1], "key": ["seed", 1.5, True, None, -1, object()]},
+        ),
+        "name_units": Asked(
+            knowledge.name_units,
+            {
+                "match": knowledge.match_units(rng.random((6, 4)), rng.random((6, 3)), permutations=0),
+                "small": rng.random((6, 4)),
+                "large": rng.random((6, 3)),
+                "labels": [0, 1, 0, 1, 1, 0],
+            },
+            {
+                "match": [3, None, "match"],
+                "small": profile,
+                "large": profile,
+                "labels": ["all", None, [0, 1], np.ones(6), object()],
+            },
+        ),
+        "planted": Asked(
+            systems.planted,
+            {"kind": "head"},
+            {"kind": CHOICE, "routed": [*NOT_NEGATIVE, 1.5], "seed": whole()},
+        ),
+        "unit_scores": Asked(
+            knowledge.unit_scores,
+            {
+                "method": "gradient",
+                "owner": {
+                    "W1": np.zeros((3, 4), int),
+                    "b1": np.arange(4),
+                    "W2": np.zeros((4, 2), int),
+                    "b2": -np.ones(2, int),
+                },
+                "groups": labels % 2,
+                "loss": model.loss,
+                "data": data,
+                "params": model.init(0),
+            },
+            {
+                "method": CHOICE,
+                "owner": [3.5, None, "all", {}, np.arange(3), {"W1": np.ones(3)}, object()],
+                "groups": [*classes, np.zeros(16, int)],
+                "loss": REQUIRED_FUNCTION,
+                "data": [None],
+                "params": [None],
+            },
+        ),
+        "auroc": Asked(
+            knowledge.auroc,
+            {"scores": [0.1, 0.2], "truth": [True, False]},
+            {
+                "scores": ["all", None, 3.0, [[0.1], [0.2]], object()],
+                "truth": ["all", None, [True], [1, 0], [True, True], object()],
+            },
+        ),
+    }
+
+
+def tallied() -> dict[str, Asked]:
+    import optax
+
+    data = np.ones((4, 2))
+    learner = processes.sgd(_loss, data, 0.1)
+    groups = [
+        [0, 1],
+        [0, 2, 2, 2],
+        [0.0, 1.0, 1.0, 1.0],
+        "abcd",
+        None,
+        3,
+        [],
+        [-1, -1, -1, -1],
+        [-2, 0, 0, 0],
+        object(),
+    ]
+    lion, run = optax.lion(0.1), _run_of(learner)
+    share = run.folds["tally"].share
+    return {
+        "Tally": Asked(
+            tw.knowledge.Tally,
+            {"groups": [0, 1, 1, -1], "process": learner},
+            {
+                "groups": groups,
+                "process": [3, "sgd", systems.pit, tw.Process(noisy, noise.Normal()), tw.clamp(learner, "update")],
+                "kinds": [*CHOICE, (), ("absolute", "banana"), None],
+                "window": [
+                    *[3, "ab", (3, 2), (-1, 2), (0.5, 1.0), np.ones(4), np.zeros(4, bool), [], {}],
+                    lambda s: True,
+                ],
+                "every": whole(1),
+                "per": [*CHOICE, None],
+                "most_bytes": [0, -1, "4 GB", None, NAN, True],
+            },
+        ),
+        "attribution": Asked(
+            tw.knowledge.attribution,
+            {"optimizer": optax.adam(0.1), "groups": 2},
+            {"optimizer": ["adam", None, -0.1, NAN, object(), True, [0.1]], "groups": [*whole(1), None]},
+        ),
+        "the start of an attribution": Asked(
+            lambda optimizer: tw.knowledge.attribution(optimizer, 2).init(np.zeros(3)),
+            {"optimizer": optax.adam(0.1)},
+            {"optimizer": [lion, optax.adafactor(0.1), optax.sign_sgd(0.1), optax.lamb(0.1)]},
+        ),
+        "share": Asked(
+            share, {"a": 0, "b": 1}, {"a": [1, 3, -1, (), (0, 1), "0", 0.0, None, True], "b": [0, (0, 2), NAN]}
+        ),
+        "per": Asked(run.folds["tally"].per, {"resolution": "unit"}, {"resolution": [*CHOICE, None]}),
+    }
+
+
+def _run_of(learner: Any) -> Any:
+    tally = tw.knowledge.Tally([0, 1, 1, -1], learner)
+    return tw.simulate(learner, learner.init(np.zeros(2)), 3, key=0, folds={"tally": tally})
+
+
+def dots() -> dict[str, Asked]:
+    """Two electrons exactly, plain machines without noise, densities of samples."""
+    trap, energy = tw.energy.HarmonicTrap(2, 2, interaction=False), tw.energy
+    not_a_trap: list[Any] = [3, None, "trap", {}, object(), tw.energy.HarmonicTrap]
+    samples: list[Any] = ["x", None, 3.0, {}, object(), [], np.zeros((1, 4)), np.zeros((9, 5)), np.full((9, 4), NAN)]
+    machine = energy.GaussianRBM(np.zeros((4, 1)), np.zeros(4), [0.0])
+    return {
+        "two_electrons": Asked(
+            energy.two_electrons,
+            {"omega": 1.0, "dimension": 2},
+            {"omega": [*POSITIVE, [1.0, 2.0], 1e-7, 1e13], "dimension": [*NOT_WHOLE, 0, 4, None]}
+            | {"angular_momentum": whole(), "level": [*whole(), 51]},
+        ),
+        "a distance": Asked(
+            energy.two_electrons().factor, {"r": 1.0}, {"r": ["far", None, NAN, [1.0, INF], -1.0, {}, object()]}
+        ),
+        "known_energies": Asked(energy.known_energies, {"trap": trap}, {"trap": not_a_trap}),
+        "closed_form_energy": Asked(
+            energy.closed_form_energy,
+            {"state": machine, "trap": trap},
+            {"trap": not_a_trap, "state": [*[Bad(s, "machine") for s in (3, None, "rbm", {})]]},
+        ),
+        "noise_free_ground_state": Asked(
+            energy.noise_free_ground_state,
+            {"trap": trap, "hidden": 1, "starts": 1, "iterations": 5},
+            {"trap": not_a_trap, "hidden": [*whole(1), None], "starts": whole(1), "iterations": whole(1)}
+            | {"sigma": ["wide", None, 0, -1.0, NAN, {}, object(), [1.0, 2.0]], "key": KEY},
+        ),
+        "radial_densities": Asked(
+            energy.radial_densities,
+            {"samples": np.ones((9, 4)) * np.arange(9)[:, None], "particles": 2},
+            {"samples": samples, "particles": [*whole(1), None], "bins": [*whole(1), None]}
+            | {"reach": [bad for bad in POSITIVE if bad is not None] + [[1.0, 2.0]]},
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    of_rooms = {**machines(), **rare(), **densities(), **steered(), **steered_systems()}
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **tallied(), **located()}
+    of_rooms |= machines()
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

@@ -433,12 +433,17 @@ def _recorded(step, carry, process, first, key, count, batch, watch, rows) -> tu
     def last_step(t, both):
         return step(t, both[0])
 
+    def put(buffer, kept, r):
+        return jax.tree.map(lambda b, k: lax.dynamic_update_index_in_dim(b, k, r, batch.lead), buffer, kept)
+
     def row(r, both):
         carry, buffer, before = both
         carry, before = lax.fori_loop(r * watch.every, (r + 1) * watch.every, last_step, (carry, before))
-        kept = keep((before, carry))
-        put = lambda b, k: lax.dynamic_update_index_in_dim(b, k, r, batch.lead)  # noqa: E731
-        return carry, jax.tree.map(put, buffer, kept), before
+        return carry, put(buffer, keep((before, carry)), r), before
+
+    def every_step(t, both):
+        carry, before = step(t, both[0])
+        return carry, put(both[1], keep((before, carry)), t)
 
     def keep(both):
         before, carry = both
@@ -453,6 +458,8 @@ def _recorded(step, carry, process, first, key, count, batch, watch, rows) -> tu
     before = batch.each(draw, process, first, key, carry.members)
     kept = jax.eval_shape(keep, (before, carry))
     room = lambda leaf: jnp.empty((*leaf.shape[: batch.lead], rows, *leaf.shape[batch.lead :]), leaf.dtype)  # noqa: E731
+    if watch.every == 1:  # one step in the compiled code, not three: large steps compile for long
+        return lax.fori_loop(0, count, every_step, (carry, jax.tree.map(room, kept)))
     whole = count // watch.every
     carry, buffer, before = lax.fori_loop(0, whole, row, (carry, jax.tree.map(room, kept), before))
     return lax.fori_loop(whole * watch.every, count, last_step, (carry, before))[0], buffer

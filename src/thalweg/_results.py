@@ -45,6 +45,10 @@ class Status(enum.IntEnum):
     POOR_SCORE = 18
     PATHS_DISAGREE = 19
     FEW_LEARNED = 30
+    NO_CUSP = 40
+    BELOW_EXACT = 41
+    STUCK = 42
+    TOO_ROUGH = 43
 
     def sentence(self, **details: Any) -> str:
         """The status in words; `details` fill in the numbers that the sentence names."""
@@ -81,6 +85,13 @@ _SENTENCES = {
     Status.PATHS_DISAGREE: (
         "two ways to one number disagree ({why}): a mode is missed; allow more steps, or start from another base"
     ),
+    Status.NO_CUSP: (
+        "the variance of the local energy diverges where two particles meet: add a cusp (jastrow=True); the error bar "
+        "means nothing"
+    ),
+    Status.BELOW_EXACT: "{errors} errors below the exact energy {exact}, which cannot be: the error bar is wrong",
+    Status.STUCK: "{acceptance} of the moves are accepted, so that walkers go nowhere: start them elsewhere",
+    Status.TOO_ROUGH: "the error {error} is above the wanted {tol}: allow {more}x more records, or a better state",
     Status.FEW_LEARNED: "{failed} of {runs} runs did not learn: they are left out of the mean",
 }
 

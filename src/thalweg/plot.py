@@ -219,7 +219,8 @@ def energy_history(result: "xarray.Dataset", axes: "Axes | None" = None, **line:
         axes.axhline(float(result["exact_energy"]), color="black", linestyle=":", linewidth=1.2, label="exact")
     late = energy.values[len(energy) // 4 :]
     low, high = min(late.min(), float(result["energy"])), max(late.max(), float(result["energy"]))
-    axes.set_ylim(low - 0.3 * (high - low), high + 0.7 * (high - low))
+    room = max(high - low, 1e-9 * abs(high))
+    axes.set_ylim(low - 0.3 * room, high + 0.7 * room)
     return _finish(axes, "step", _label(energy))
 
 

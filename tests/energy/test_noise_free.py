@@ -11,6 +11,7 @@ from scipy.special import erf, expit, ive
 
 import thalweg as tw
 from thalweg.energy import GaussianRBM, HarmonicTrap, RBMState, closed_form_energy, noise_free_ground_state
+from thalweg.energy.ground_states._ground_state import build_state
 from thalweg.energy.ground_states._mixture import (
     NODES,
     _inverse_in_space,
@@ -120,6 +121,19 @@ def test_a_fixed_width_gains_nothing_from_more_than_two_units():
     np.testing.assert_allclose(energies, [3.06493, 3.06492], atol=2e-5)
 
 
+def test_one_particle_is_not_sampled():
+    found = tw.energy.ground_state(HarmonicTrap(1, 3, 0.7), hidden=1)
+    assert isinstance(found.measurement, tw.energy.ClosedForm)
+    assert abs(found.energy.value - 1.05) < 1e-9
+
+
+def test_two_electrons_on_a_line_have_a_jastrow_factor_by_default():
+    """Without one their energy is infinite."""
+    psi = build_state(HarmonicTrap(2, 1), 1, "auto", "trained", None, jax.random.key(0))
+    assert any(isinstance(factor, tw.energy.PadeJastrow) for factor in psi.factors)
+    assert isinstance(build_state(HarmonicTrap(2, 2), 1, "auto", "trained", None, jax.random.key(0)), RBMState)
+
+
 def test_the_result_says_what_sampling_would_meet(plane):
     assert "diverges" in plane[1].advice
     assert "add a cusp" in plane[1].advice
@@ -152,7 +166,7 @@ def test_what_has_no_closed_form_is_refused_with_the_reason(trap, hidden, senten
 
 
 def test_other_bad_input(as_installed):
-    with pytest.raises(ValueError, match="starts must be a whole number >= 1, got 0"):
+    with pytest.raises(ValueError, match="starts must be a whole number from 1 to 10000, got 0"):
         noise_free_ground_state(HarmonicTrap(2), starts=0)
     with pytest.raises(ValueError, match="state must have 4 coordinates"):
         closed_form_energy(machine_of(6, 1), HarmonicTrap(2, 2))

@@ -246,3 +246,51 @@ def test_bad_questions_end_in_a_sentence(ask, sentence):
 def test_a_target_that_is_never_met_has_an_infinite_mean():
     found = _pit().mean_first_passage_time(1.4, lambda W: W < 0.7)
     assert found.value == np.inf and found.status == tw.Status.UNDEFINED and "not reached" in found.message
+
+
+# Chains, asked all that a grid is asked ---------------------------------------------------------------
+
+
+def test_a_chain_in_the_long_run():
+    """Escape rate and quasi-stationary law of a random chain, against its leading eigenpair; down to 1e-30."""
+    table = np.random.default_rng(4).dirichlet(np.ones(6), size=6)
+    table[:5, 5] *= 1e-15
+    table /= table.sum(axis=1, keepdims=True)
+    chain = tw.flow.transfer_operator(tw.processes.finite(table), tw.flow.States(np.arange(6)))
+    values, vectors = np.linalg.eig(table[:5, :5].T)
+    shape = np.abs(vectors[:, np.argmax(values.real)].real)
+    shape /= shape.sum()
+    quasi = chain.quasi_stationary_density(0, lambda s: s == 5)
+    np.testing.assert_allclose(quasi.value[:5], shape, rtol=1e-9)
+    rate = chain.escape_rate(0, lambda s: s == 5)
+    assert rate.ok and float(rate) == pytest.approx(shape @ table[:5, 5], rel=1e-9)
+    cycle = np.array([[0, 0.999, 0.001], [1.0, 0, 0], [0, 0, 1]])
+    turning = tw.flow.transfer_operator(tw.processes.finite(cycle), tw.flow.States(np.arange(3)))
+    assert float(turning.escape_rate(0, lambda s: s == 2)) == pytest.approx(1 - np.sqrt(0.999), rel=1e-6)
+    swap = tw.flow.transfer_operator(tw.processes.finite(cycle[:2, :2] > 0), tw.flow.States(np.arange(2)))
+    assert swap.relaxation_times(1).value[0] == np.inf  # a perturbation of a swap never dies out
+
+
+def test_a_walk_that_wins():
+    """The fair walk given that it reaches 6 before 0 goes up with probability (x + 1) / 2x."""
+    n = 7
+    table = np.eye(n)
+    table[1:-1] = 0
+    table[np.arange(1, n - 1), np.arange(2, n)] = table[np.arange(1, n - 1), np.arange(n - 2)] = 0.5
+    walk = tw.flow.transfer_operator(tw.processes.finite(table), tw.flow.States(np.arange(n)))
+    winner = walk.conditioned(lambda s: s == 6, avoiding=lambda s: s == 0)
+    for x in range(1, 6):
+        states, chances = winner.transition(jnp.asarray(x))
+        assert float(chances[np.flatnonzero(np.asarray(states) == x + 1)[0]]) == pytest.approx((x + 1) / (2 * x))
+    again = tw.flow.transfer_operator(winner, tw.flow.States(np.arange(1, n)))
+    assert float(again.mean_first_passage_time(1, lambda s: s == 6)) == pytest.approx((36 - 1) / 3)
+    soon = walk.conditioned(lambda s: s == 6, steps=8)
+    runs = tw.ensemble(soon, jax.vmap(lambda _: soon.init(3))(jnp.arange(400)), 8, key=0, until=lambda s: s.state == 6)
+    assert np.all(np.asarray(runs.arrived))
+    # The first step: up with probability P(6 within 7 steps from 4) over twice that within 8 from 3.
+    up = [float(walk.escape_probability(x, lambda s: s == 6, n)) for x, n in ((4, 7), (3, 8))]
+    first = tw.ensemble(soon, jax.vmap(lambda _: soon.init(3))(jnp.arange(4000)), 1, key=1).state.state
+    share = up[0] / (2 * up[1])
+    assert abs(np.mean(np.asarray(first) == 4) - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+    with pytest.raises(ValueError, match="avoiding and target must not overlap"):
+        walk.conditioned(lambda s: s == 6, avoiding=lambda s: s > 2)

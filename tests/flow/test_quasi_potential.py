@@ -127,7 +127,7 @@ def test_independent_pits_add_up():
     along = (b - a) / np.linalg.norm(b - a)
     assert np.max(np.abs((points - a) @ [-along[1], along[0]])) > 2e-3
     assert found.path.cost[-1] == pytest.approx(float(found.value), rel=2e-3)
-    assert found.rate.status == Status.UNDEFINED and "one dimension" in found.rate.message
+    assert found.rate.status == Status.UNDEFINED and "saddle for its target" in found.rate.message
     # H = 0 along the path.
     x, p = points[20], found.path.momentum[20]
     tilt = process.noise.expectation(lambda w: jnp.exp(p @ (process.step(x, w) - x)))
@@ -139,6 +139,57 @@ def test_over_one_lip_of_two():
     process = tw.Process(pits, tw.noise.Choice(2, shape=(2,)))
     found = tw.flow.quasi_potential(process, np.array([BOTTOM, BOTTOM]), np.array([LIP, BOTTOM]), nodes=32)
     assert abs(float(found.value) - 13.2358723) < 2 * found.value.error < 0.1
+    # The other pit does not change the rate, which is known on a line.
+    for ours, alone in ((found, of_pit(0.01)), (found.diffusion, of_pit(0.01).diffusion)):
+        assert ours.rate.ok and ours.rate.error < 0.05 * float(ours.rate)
+        assert float(ours.rate) == pytest.approx(float(alone.rate), rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_prefactor_on_a_path_that_bends():
+    """The pit beside linear noise, seen in turned and bent coordinates: the rate is that of the pit on a line."""
+    T = 0.003
+
+    def bent(z):
+        return TURN @ jnp.stack([z[0], z[1] + 2 * (z[0] - BOTTOM) ** 2])
+
+    def straight(z):
+        z = TURN.T @ z
+        return jnp.stack([z[0], z[1] - 2 * (z[0] - BOTTOM) ** 2])
+
+    def step(z, w):
+        x, y = straight(z)
+        slope = jnp.where(w[1] == 0, 9.6, 6.4) * y + jnp.where(w[1] == 0, 2.0, -2.0)
+        return bent(jnp.stack([tw.systems.pit(T).step(x, w[0]), y - T * slope]))
+
+    process = tw.Process(step, tw.noise.Choice(2, shape=(2,)))
+    ends = [np.asarray(bent(jnp.array([x, 0.0]))) for x in (BOTTOM, LIP)]
+    found, alone = tw.flow.quasi_potential(process, *ends, nodes=48), of_pit(T)
+    assert found.rate.ok and float(found.rate) == pytest.approx(float(alone.rate), rel=0.05)
+    assert found.rate.details["barrier"] == pytest.approx(float(alone.value), abs=0.01)
+
+
+def rotating_wells(z, w):
+    """A double well with a valley that bends and a force along its level lines: V = U / 0.1 for its diffusion."""
+    x, y = z
+    slope = jnp.stack([4 * x * (x**2 - 1) - 0.9 * x * (y - 0.3 * x**2), 1.5 * (y - 0.3 * x**2)])
+    force = -slope + 0.6 * jnp.stack([slope[1], -slope[0]])
+    return z + 0.02 * force + jnp.sqrt(2 * 0.1 * 0.02) * (2.0 * w - 1)
+
+
+@pytest.mark.slow
+def test_a_prefactor_without_detailed_balance():
+    """The force along the level lines changes nothing of V and the density at rest, and speeds up the saddle."""
+    process = tw.Process(rotating_wells, tw.noise.Choice(2, shape=(2,)))
+    start, saddle = np.array([-1.0, 0.3]), np.zeros(2)
+    found = tw.flow.quasi_potential(process, start, saddle, nodes=64)
+    lift = (2.5 + np.sqrt(2.5**2 + 4 * 8.16)) / 2  # of the force at the saddle; det of U'' is 12 and -6
+    known = 0.02 * lift / (2 * np.pi) * np.sqrt(2) * np.exp(-10)
+    assert found.diffusion.rate.ok and abs(float(found.diffusion.rate) - known) < 2 * found.diffusion.rate.error
+    assert float(found.diffusion.rate) == pytest.approx(known, rel=0.1)
+    rough = tw.flow.quasi_potential(process, start, saddle, nodes=24)
+    assert abs(np.log(float(rough.diffusion.rate) / known)) > 0.1  # a coarse path will not do, and says so
+    assert abs(float(rough.diffusion.rate) - known) < 3 * rough.diffusion.rate.error
 
 
 def test_gradient_langevin_in_three_dimensions():

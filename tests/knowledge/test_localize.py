@@ -25,13 +25,13 @@ def found():
 def test_every_field_is_labelled_and_led_by_the_seed(found):
     levels = ["weights", "biases", "live", "constant", "unit", "pixel", "interaction"]
     assert found.r.dims == ("seed", "level") and found.r["level"].values.tolist() == levels
-    assert found.p.dims == found.null_sd.dims == ("seed", "tested") and found.p_joint.dims == ("tested",)
-    assert found.p["tested"].values.tolist() == ["biases", "unit", "live"]
+    assert found.p.dims == found.null_sd.dims == ("seed", "level") and found.p_joint.dims == ("level",)
+    assert found.p["level"].values.tolist() == ["biases", "unit", "live"]
     assert found.variance.dims == ("seed", "side", "part") and found.heatmap.shape == (3, 64)
     names = {"groups_16_78", "groups_18_67", "other_network", "snapshot", "data_only", "outgoing"}
     assert names <= set(found.control["name"].values.tolist()) and found.control.dims == ("seed", "name", "level")
     assert found.partial["given"].values.tolist() == ["snapshot", "data"]
-    assert found.ablation["score"].values.tolist() == ["tally", "snapshot", "partial"]
+    assert found.ablation["name"].values.tolist() == ["tally", "snapshot", "partial"]
     for name in ("accuracy", "loss", "trained", "undefined"):
         assert found[name].dims == ("seed",)
     assert np.all(found.trained == (found.accuracy >= 0.75)) and found.trained.all()
@@ -262,7 +262,7 @@ def test_the_measured_digits():
         ({"optimizer": -0.1}, "optimizer must be a number > 0, got -0.1"),
         ({"pairs": ((1, 7), (6, 3))}, "pairs must name classes that occur among the labels, got [3]"),
         ({"data": DIGITS.images}, "data must have images and labels"),
-        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels must be"),
+        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels (of data) must be"),
         ({"window": (0.9, 0.2)}, "window must be two fractions"),
         ({"phase1": 0}, "phase1 must be a whole number of steps >= 1, got 0"),
         ({"phase1_fraction": 1.0}, "phase1_fraction must be a number between 0 and 1, got 1.0"),

@@ -50,6 +50,30 @@ def test_master_equation():
     assert abs(made - claimed) < 1e-12 and claimed > 0.1
 
 
+def test_continuity():
+    position, density = Polynomial([0.0, 1.0]), Polynomial([1.0, 0.0, -1.0]) ** 2 * Polynomial([1.0, 0.4])
+    force, learning_rate = Polynomial([0.2, 1.0, 0.5]), 0.1
+    change = learning_rate * (force * density).deriv()
+    moved = (position * change).integ()
+    expected = (force * density).integ()
+    np.testing.assert_allclose(moved(1) - moved(-1), -learning_rate * (expected(1) - expected(-1)), rtol=1e-12)
+
+
+def test_sign_of_the_spreading():
+    position, density = Polynomial([0.0, 1.0]), Polynomial([1.0, 0.0, -1.0]) ** 4
+    variance, learning_rate = Polynomial([1.0, 0.3, 0.5]), 0.1
+    current = -(learning_rate**2) / 2 * (variance * density).deriv()
+    grown = (position**2 * -current.deriv()).integ()
+    expected = (variance * density).integ()
+    np.testing.assert_allclose(grown(1) - grown(-1), learning_rate**2 * (expected(1) - expected(-1)), rtol=1e-12)
+    assert grown(1) - grown(-1) > 0
+
+
+def test_from_deviation_to_variance():
+    spread = Polynomial([1.0, -0.3, 0.2])
+    np.testing.assert_allclose((0.5 * spread * spread.deriv() - 0.25 * (spread**2).deriv()).coef, 0, atol=1e-14)
+
+
 def test_stationary_density():
     learning_rate, grid = 0.1, np.linspace(-1, 1, 50)
     force, spread = Polynomial([0.2, 1.0, 0.5]), Polynomial([1.0, 0.3, 0.1])

@@ -54,6 +54,41 @@ def conditioned(
     )
 
 
+def conditioned_chain(states: Any, table: Any, h: Any, steps: int | None) -> Process:
+    """A chain on a list of states given an event of probability `h`: shape (n,), or (steps + 1, n) by steps left."""
+    step = _ConditionedChain(jnp.asarray(states), jnp.asarray(table), jnp.asarray(h), steps)
+    if steps is None:
+        return Process(
+            step, Uniform(), transition=lambda state: (step.states, step.chances(state, step.h)), smooth=False
+        )
+    return Process(
+        step, Uniform(), lambda state: Waiting(jnp.asarray(state), jnp.asarray(steps, jnp.int64)), smooth=False
+    )
+
+
+class _ConditionedChain(eqx.Module):
+    states: Any
+    table: Any
+    h: Any
+    steps: int | None = eqx.field(static=True)
+
+    def chances(self, state: Any, h: Any) -> Any:
+        """The probabilities of the next state; those of the free chain where the event is out of reach."""
+        same = jnp.all(jnp.reshape(self.states == state, (len(self.states), -1)), axis=1)
+        row = self.table[jnp.argmax(same)]
+        tilted = row * h
+        total = jnp.sum(tilted)
+        return jnp.where(total > 0, tilted / jnp.where(total > 0, total, 1.0), row)
+
+    def __call__(self, state: Any, w: Any) -> Any:
+        here = state if self.steps is None else state.state
+        left = None if self.steps is None else jnp.maximum(state.left - 1, 0)
+        chances = self.chances(here, self.h if left is None else self.h[left])
+        last = jnp.max(jnp.where(chances > 0, jnp.arange(len(chances)), 0))
+        after = self.states[jnp.minimum(jnp.sum(w >= jnp.cumsum(chances)), last)]
+        return after if left is None else Waiting(after, left)
+
+
 class _Conditioned(eqx.Module):
     step: Any
     draws: Any

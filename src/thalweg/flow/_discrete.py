@@ -13,7 +13,9 @@ from thalweg._loop import apply_step
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Predicate
+from thalweg.flow._conditioned import conditioned_chain
 from thalweg.flow._first_passage import Killed, can_hit, passage, reached_from
+from thalweg.flow._limit import limit
 from thalweg.flow._space import States
 from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
 
@@ -120,15 +122,61 @@ class StatesOperator:
             )
         return self._exact(float(begin @ found.time))
 
+    def escape_rate(self, start: Any, target: Predicate) -> Estimate:
+        """The probability a step to meet the target, in the long run, of what has not met it yet."""
+        killed, begin = self._killed(start, target)
+        reached = reached_from(killed.stay, begin)
+        if not np.any(killed.hit[reached]):
+            return self._exact(0.0)
+        rate = passage(killed, math.inf, reached).rate
+        if np.isfinite(rate):
+            return self._exact(rate)
+        mass, settled = limit(killed.stay.T.tocsr(), begin)  # a cycle, whose rate never settles
+        status = Status.OK if settled else Status.NOT_CONVERGED
+        rate = float(mass @ killed.hit)
+        return Estimate(rate, ROUNDING * rate, status, {"space": self.space, "iterations": "the allowed number of"})
+
+    def quasi_stationary_density(self, start: Any, target: Predicate) -> Estimate:
+        """The probabilities, after a long time, of what has not yet met the target; zero inside it."""
+        killed, begin = self._killed(start, target)
+        mass, settled = limit(killed.stay.T.tocsr(), begin)
+        status = Status.OK if settled else Status.NOT_CONVERGED
+        return Estimate(mass, 1e-10 * mass, status, {"space": self.space, "iterations": "the allowed number of"})
+
     def committor(self, a: Predicate, b: Predicate) -> Estimate:
         """The probability, from every state, to meet `b` before `a`."""
-        in_a, in_b = self._table.holds(a, "a"), self._table.holds(b, "b")
+        in_a, in_b = self._apart(a, b, "a", "b")
+        return self._exact(np.where(in_b, 1.0, np.where(in_a, 0.0, self._before(in_a, in_b))))
+
+    def conditioned(self, target: Predicate, *, avoiding: Predicate | None = None, steps: int | None = None) -> Process:
+        """The process given that it meets `target` before `avoiding`, or within `steps` steps (Doob's transform).
+
+        As that of a `TransferOperator`: with `steps` the state carries the number of steps left (`Waiting`).
+        """
+        if (avoiding is None) == (steps is None):
+            raise ValueError("conditioned needs either avoiding= (a predicate) or steps= (a number), and not both")
+        if avoiding is not None:
+            lost, met = self._apart(avoiding, target, "avoiding", "target")
+            h = np.where(met, 1.0, np.where(lost, 0.0, self._before(lost, met)))
+            return conditioned_chain(self.space.array, self.matrix.toarray(), h, None)
+        met = self._table.holds(target)
+        rows = [met.astype(float)]
+        for _ in range(check_steps(steps)):
+            rows.append(np.where(met, 1.0, self.matrix @ rows[-1]))
+        return conditioned_chain(self.space.array, self.matrix.toarray(), np.array(rows), steps)
+
+    def _apart(self, a: Predicate, b: Predicate, *names: str) -> tuple[np.ndarray, np.ndarray]:
+        in_a, in_b = self._table.holds(a, names[0]), self._table.holds(b, names[1])
         if np.any(in_a & in_b):
-            raise ValueError("a and b must not overlap, and both hold at some state")
+            raise ValueError(f"{names[0]} and {names[1]} must not overlap, and both hold at some state")
+        return in_a, in_b
+
+    def _before(self, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray:
+        """The probability to meet b before a at a later step, from every state."""
         killed = self._split(in_a | in_b)
         to_b = self.matrix @ in_b.astype(float)
         found = passage(Killed(killed.stay, killed.hit, to_b), math.inf, can_hit(killed) & ~(in_a | in_b))
-        return self._exact(np.where(in_b, 1.0, np.where(in_a, 0.0, found.leaked)))
+        return found.leaked
 
     def relaxation_times(self, k: int) -> Estimate:
         """The `k` longest times in which a perturbation dies out: `-1 / log|eigenvalue|`, in steps."""

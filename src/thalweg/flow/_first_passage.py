@@ -18,6 +18,7 @@ import numpy as np
 SAME = 1e-11  # relative spread of the rate at which the arrival counts as geometric
 MOST_WORK = 6e9  # multiplications spent on steps before a slow chain is solved at once, or given up
 MOST_DIRECT = 70_000  # states for which it is solved at once
+MOST_STEPS = 100_000  # before a chain whose rate does not settle, such as a cycle, is solved at once
 TINY = 1e-280
 FEW = 256  # steps that are made without looking whether the rate has settled
 
@@ -71,12 +72,15 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
     columns = np.column_stack([hit, leak, survival])
     arrived, leaked, time = hit.copy(), leak.copy(), np.ones(n)
     most = min(steps, max(1000, MOST_WORK / max(stay.nnz, 1) / 3))
-    k, rate, pause = 1, np.nan, 16
+    if math.isinf(steps) and n <= MOST_DIRECT:
+        most = min(most, MOST_STEPS)
+    k, rate, pause, over = 1, np.nan, 16, False
     while k < most:
         before = columns[:, 2]
-        if k % pause == 0 or not np.any(before[reached] > TINY):
+        over = not np.any(before[reached] > TINY)
+        if over or k % pause == 0:
             rate = _common_rate(columns, reached)
-            if not np.isnan(rate):
+            if over or not np.isnan(rate):
                 break
             pause = max(16, k // 16)
         time += before
@@ -84,7 +88,7 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
         arrived += columns[:, 0]
         leaked += columns[:, 1]
         k += 1
-    settled = k >= steps or not np.isnan(rate)
+    settled = k >= steps or over or not np.isnan(rate)
     if not settled and math.isinf(steps) and n <= MOST_DIRECT:
         return _at_once(killed, reached)
     if not np.isnan(rate) and steps > k:
@@ -122,8 +126,10 @@ def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:
     """The rate of arrival, if all states agree on it."""
     f, _, s = columns[reached].T
     alive = s + f > TINY
-    if not np.any(alive):
+    if not np.any(s + f > 0):
         return 1.0
+    if not np.all(alive[s + f > 0]):
+        return np.nan  # nothing is left, and all along the states did not agree, as on a cycle
     rates = f[alive] / (s + f)[alive]
     low, high = rates.min(), rates.max()
     return float((low + high) / 2) if high > 0 and high - low <= SAME * high else np.nan

@@ -33,8 +33,8 @@ def minimum_action(
             "the noise moves the state along fewer directions than it has coordinates: most points are out of its reach"
         )
         return Estimate(math.inf, 0.0, Status.UNDEFINED, {"why": why}), None, None, None
-    coarse, path, _ = _relax(increments, path, iterations, tol, kind)
-    path = _even(path, nodes)
+    coarse, rough, _ = _relax(increments, path, iterations, tol, kind)
+    path = _even(rough, nodes)
     fine, path, moved = _relax(increments, path, iterations, tol, kind)
     points = jnp.asarray(path)
     parts, p, trusted = (np.asarray(a) for a in _segments(increments, points, kind))
@@ -47,7 +47,7 @@ def minimum_action(
         why = f"the noise does not push the state along every direction at {np.round(where, 6)}: no path is found there"
         return Estimate(math.inf, 0.0, Status.UNDEFINED, {"why": why}), None, None, None
     status = Status.OK if moved <= 1e-3 * max(abs(value), 1e-12) else Status.NOT_CONVERGED
-    return Estimate(value, error, status, {"iterations": iterations}), path, momentum, cost
+    return Estimate(value, error, status, {"iterations": iterations, "coarse": rough}), path, momentum, cost
 
 
 def _relax(
@@ -120,6 +120,12 @@ def _action(increments: Increments, reference: Array, across: Array, u: Array, k
         return jnp.sum(_pieces(increments, _displaced(reference, across, u), kind)[0])
 
     return jax.value_and_grad(total)(u)
+
+
+def momenta(increments: Increments, path: Array, kind: str) -> Array:
+    """The momentum of each segment of a path, (n, d)."""
+    found: Array = _segments(increments, path, kind)[1]
+    return found
 
 
 @eqx.filter_jit

@@ -17,6 +17,7 @@ from thalweg._results import Estimate, Status
 from thalweg.flow._asked import whole
 from thalweg.flow._increments import Increments
 from thalweg.flow._minimum_action import minimum_action
+from thalweg.flow._prefactor import FixedPoint, exponents, fixed_point
 
 
 class Path(NamedTuple):
@@ -34,7 +35,8 @@ class QuasiPotential(NamedTuple):
       cannot oppose the drift.
     - `path`: the most probable path (`Path`), or `None` if there is none.
     - `rate`: the asymptotic escape rate a step, with its prefactor (an `Estimate` whose relative error is
-      O(step size), not counted in its error bar). In one dimension; else status `UNDEFINED`.
+      O(step size), not counted in its error bar), of the well in which `start` lies; beyond one dimension `target` must
+      be its saddle. Else status `UNDEFINED`.
     - `log_rate`: its logarithm, for rates that underflow.
     - `diffusion`: the same for the diffusion approximation (first order), whose exponent is wrong.
     """
@@ -59,15 +61,16 @@ def quasi_potential(
     `rate = sqrt(m'_B |m'_L|) / 2 pi  sqrt(C_L / C_B)  exp(int k dx)  exp(-V)`,
     `k = -E[e^{p delta} (p delta delta' + p' delta^2 / 2 + delta')] / E[e^{p delta} delta]`,
 
-    with m and C mean and variance of the increment. For SGD `V = (1/T) int p dW`: multiply by T for the form
-    that does not depend on the learning rate.
+    with m and C mean and variance of the increment. In more dimensions the path is that of least action, and the
+    prefactor comes from a Riccati equation along it (`_prefactor.py`). For SGD `V = (1/T) int p dW`: multiply by T for
+    the form that does not depend on the learning rate.
 
     **Arguments**
 
     - `process`: noise finite, or Gaussian (by quadrature).
     - `start`, `target`: states or points. Escape: the bottom of the well and a point at or beyond the lip.
-    - `nodes`: segments of the path in more than one dimension (half as many serve for the error); stretches
-      of the quadrature in one.
+    - `nodes`: segments of the path in more than one dimension (half as many serve for the error; a prefactor on a path
+      that bends may need 100 and more); stretches of the quadrature in one.
     - `iterations`, `tol`: of the minimisation, in more than one dimension.
 
     **Returns** a `QuasiPotential`. The error of `value` is that of its discretisation.
@@ -76,10 +79,12 @@ def quasi_potential(
 
     **When not to trust it**: the limit is that of small steps. The rate is off by a relative amount of the order of
     the step size (2% on the pit at learning rate 0.004), and without meaning where maps expand. In more than one
-    dimension the minimum found is a local one, near the straight line.
+    dimension the minimum found is a local one, near the straight line, and the rate takes V to be smooth about the
+    path and one saddle to be in charge.
 
     Source: Freidlin and Wentzell (1984); Heymann and Vanden-Eijnden (2008) for the minimum over paths; the
-    prefactor by a WKB expansion of the master equation of the map.
+    prefactor by a WKB expansion of the master equation of the map, as Maier and Stein (1997) and Bouchet and Reygner
+    (2016) have it for diffusions.
 
     **Example**: Langevin dynamics climbs a barrier of 1 at temperature 0.05 for 20 nats.
 
@@ -96,15 +101,74 @@ def quasi_potential(
         raise ValueError(f"target must differ from start, got {shown(target)} for both")
     if increments.dimension == 1:
         return _on_a_line(increments, float(a[0]), float(b[0]), max(nodes, 32))
-    exact = _of_path(*minimum_action(increments, a, b, nodes, iterations, tol, "exact"))
-    return exact._replace(diffusion=_of_path(*minimum_action(increments, a, b, nodes, iterations, tol, "diffusion")))
+    return _in_the_plane(increments, a, b, nodes, iterations, tol)
 
 
-def _of_path(value: Estimate, points: Any, momentum: Any, cost: Any) -> QuasiPotential:
-    path = None if points is None else Path(points, momentum, cost)
-    return QuasiPotential(
-        value, path, _no_rate("the prefactor is known in one dimension only: use tw.flow.splitting"), -math.inf
-    )
+# Several dimensions -------------------------------------------------------------------------------
+
+
+def _in_the_plane(
+    increments: Increments, a: np.ndarray, b: np.ndarray, nodes: int, iterations: int, tol: float
+) -> QuasiPotential:
+    """The exponent of the least action, the prefactor from the path's neighbourhood."""
+    found = {}
+    bottom, saddle, why = _ends(increments, a, b)
+    for kind in ("exact", "diffusion"):
+        value, points, momentum, cost = minimum_action(increments, a, b, nodes, iterations, tol, kind)
+        path = None if points is None else Path(points, momentum, cost)
+        if path is None or bottom is None or saddle is None:
+            found[kind] = QuasiPotential(value, path, *_no_rate_at_all(why or value.message))
+            continue
+        ends_differ = max(np.linalg.norm(a - bottom.point), np.linalg.norm(b - saddle.point)) > 1e-7
+        over = value
+        if ends_differ:
+            over, points, _, _ = minimum_action(increments, bottom.point, saddle.point, nodes, iterations, tol, kind)
+        if points is None or not over.ok:
+            found[kind] = QuasiPotential(value, path, *_no_rate_at_all(over.message))
+            continue
+        fine, coarse = (
+            exponents(
+                increments, bottom, saddle, np.concatenate([bottom.point[None], on[1:-1], saddle.point[None]]), kind
+            )
+            for on in (points, over.details["coarse"])
+        )
+        log_prefactor, barrier, error = fine
+        log_rate = log_prefactor - barrier
+        # The prefactor feels the path in first order: a path of half the segments says how far it may be off.
+        error += abs(log_rate - (coarse.log_prefactor - coarse.barrier)) / 3
+        status = Status.OK if error < 0.5 else Status.NOT_CONVERGED
+        details = {
+            "prefactor": math.exp(log_prefactor),
+            "bottom": bottom.point,
+            "lip": saddle.point,
+            "barrier": barrier,
+            "iterations": f"the path of {nodes} segments (nodes=), or {iterations}",
+        }
+        rate = Estimate(math.exp(log_rate), math.exp(log_rate) * error, status, details)
+        found[kind] = QuasiPotential(value, path, rate, log_rate)
+    return found["exact"]._replace(diffusion=found["diffusion"])
+
+
+def _ends(increments: Increments, a: np.ndarray, b: np.ndarray) -> tuple[FixedPoint | None, FixedPoint | None, str]:
+    """The bottom in whose well the start lies and the saddle at the target, or why there is no rate."""
+    bottom, saddle = fixed_point(increments, a, follow=True), fixed_point(increments, b, follow=False)
+    if bottom is None or len(bottom.unstable):
+        return None, None, "start lies in no well: the mean step must lead to a stable point with noise every way"
+    span = float(np.linalg.norm(b - bottom.point))
+    if saddle is None or len(saddle.unstable) != 1 or np.linalg.norm(saddle.point - b) > 0.02 * span:
+        return (
+            None,
+            None,
+            (
+                "in more than one dimension a rate needs the saddle for its target: a point that the mean step leaves "
+                "alone, unstable in one direction"
+            ),
+        )
+    return bottom, saddle, ""
+
+
+def _no_rate_at_all(why: str) -> tuple[Estimate, float]:
+    return _no_rate(why), -math.inf
 
 
 # One dimension ------------------------------------------------------------------------------------

@@ -52,4 +52,4 @@ def relaxation_times(values: np.ndarray) -> np.ndarray:
     """`-1 / log|eigenvalue|` of all but the first; infinite for another eigenvalue 1."""
     size = np.minimum(np.abs(values[1:]), 1.0)
     with np.errstate(divide="ignore"):
-        return np.asarray(-1 / np.log(size))
+        return np.asarray(1 / np.abs(np.log(size)))

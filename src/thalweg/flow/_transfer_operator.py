@@ -17,14 +17,12 @@ from thalweg.flow._discrete import StatesLevel, StatesOperator
 from thalweg.flow._first_passage import Killed, can_hit, passage, reached_from
 from thalweg.flow._interpolation import averaged
 from thalweg.flow._level import GaussianLevel, Level, entry, level
+from thalweg.flow._limit import limit
 from thalweg.flow._outcomes import holds
 from thalweg.flow._point_start import Unfolded, unfold
 from thalweg.flow._questions import Found, check_start, check_target, current, field, number
 from thalweg.flow._space import Grid, States
 from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
-
-MOST_ITERATIONS = 100_000
-PATIENCE = 20  # hundreds of steps before the leading eigenvector is looked for instead
 
 
 def transfer_operator(process: Process, space: Grid | States) -> "TransferOperator | StatesOperator":
@@ -102,7 +100,7 @@ class TransferOperator:
 
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             matrix, leak = self._level(grid).kernel
-            mass, settled = _limit(matrix.T.tocsr(), np.full(grid.size, 1 / grid.size))
+            mass, settled = limit(matrix.T.tocsr(), np.full(grid.size, 1 / grid.size))
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ leak), settled
 
         return field(self.space, ask)
@@ -113,7 +111,7 @@ class TransferOperator:
 
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             killed = self._level(grid).killed(target)
-            mass, settled = _limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
+            mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ killed.leak), settled
 
         return field(self.space, ask)
@@ -156,8 +154,12 @@ class TransferOperator:
             reached = reached_from(killed.stay, entry(grid, point[None], np.ones(1)))
             if not np.any(killed.hit[reached]):
                 return Found(0.0, never=True, rate=0.0)
-            found = passage(killed, math.inf, reached)
-            return Found(found.rate, 0.0, bool(np.isfinite(found.rate)), rate=found.rate)
+            rate = passage(killed, math.inf, reached).rate
+            settled = bool(np.isfinite(rate))
+            if not settled:  # a cycle, or too slow to wait for
+                mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
+                rate = float(mass @ killed.hit)
+            return Found(rate, 0.0, settled, rate=rate)
 
         return number(self.space, ask, probability=True)
 
@@ -262,43 +264,6 @@ def _on(
         return Found(value, first.leaked + float(start @ found.leaked), found.settled, rate=found.rate)
 
     return ask
-
-
-def _limit(backward: Any, mass: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The shape that masses take under many steps, brought to sum 1, and whether it has been reached."""
-    for round_ in range(MOST_ITERATIONS // 100):
-        before = mass
-        for _ in range(100):
-            mass = backward @ mass
-        mass = mass / max(mass.sum(), np.finfo(float).tiny)
-        if np.abs(mass - before).sum() < 1e-11:
-            return mass, True
-        if round_ == PATIENCE:
-            by_krylov = _slowest_shape(backward, mass)
-            if by_krylov is not None:
-                return by_krylov, True
-    return mass, False
-
-
-def _slowest_shape(backward: Any, mass: np.ndarray) -> np.ndarray | None:
-    """The leading eigenvector, if it stands alone: for chains that mix too slowly to wait for."""
-    from scipy.sparse.linalg import ArpackNoConvergence, eigs
-
-    if len(mass) < 64:
-        return None
-    try:
-        values, vectors = eigs(backward, k=2, which="LR", v0=mass, ncv=min(len(mass) - 1, 60), tol=1e-13, maxiter=5000)
-    except ArpackNoConvergence:
-        return None
-    first, second = np.argsort(-values.real)
-    if values[first].real - values[second].real < 1e-10:
-        return None
-    shape = vectors[:, first].real
-    shape = shape * np.sign(shape.sum())
-    if shape.min() < -1e-9 * shape.max():
-        return None
-    shape = np.maximum(shape, 0.0)  # rounding
-    return np.asarray(shape / shape.sum())
 
 
 def _either(a: Predicate, b: Predicate) -> Predicate:

@@ -4,6 +4,7 @@ from thalweg._lazy import lazy
 
 _NAMES: dict[str, list[str]] = {
     "_attribution": ["Attribution", "attribution"],
+    "_contest": ["auroc", "unit_scores"],
     "_forks": ["Forks", "fork_data", "forks"],
     "_influence": ["influence", "small_fork"],
     "_by_datum": ["Layer"],

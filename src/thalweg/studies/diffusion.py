@@ -316,18 +316,26 @@ def _transport(members: int) -> tuple[Claim, Any]:
 
 
 def _sub_steps(cells: int) -> Claim:
+    import equinox as eqx
     import jax
+    import jax.numpy as jnp
 
     import thalweg as tw
+
+    class SubSteps(eqx.Module):  # the count is a leaf: all of them are compiled once
+        step: Any
+        count: Any
+
+        def __call__(self, W: Any, w: Any) -> Any:
+            return jax.lax.fori_loop(0, self.count, lambda _, x: self.step(x, w), W)
 
     rate, start = 0.02, _points().bottom
     found = {}
     for count in (1, 2, 16):
         inner = tw.systems.pit(rate / count)
-        step = lambda W, w, inner=inner, count=count: jax.lax.fori_loop(  # noqa: E731
-            0, count, lambda _, x: inner.step(x, w), W
-        )
-        held = tw.flow.transfer_operator(tw.Process(step, inner.noise, inner.init), tw.flow.Grid(0.8, 1.4, cells))
+        step = SubSteps(inner.step, jnp.asarray(count))
+        process = inner if count == 1 else tw.Process(step, inner.noise, inner.init)
+        held = tw.flow.transfer_operator(process, tw.flow.Grid(0.8, 1.4, cells))
         found[count] = (
             held.escape_probability(start, _escaped, 100),
             held.mean_first_passage_time(start, _escaped),

@@ -8,6 +8,7 @@ ROOM = "energy"
 SECONDS = 15
 NOTES = "lecture notes FYS4411/9411, University of Oslo (2023)"
 METHODS = ("metropolis", "importance", "gibbs")
+OBSERVABLES = ("distance", "size")
 
 
 def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
@@ -21,26 +22,28 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
     exact = tw.energy.two_electrons()
     walkers = walkers if size == "quick" else 8 * walkers
     state = tw.energy.ground_state(trap, hidden, jastrow=True, key=0, tol=1e-3).state
-    measured = {m: tw.energy.measure(state, trap, key=5, walkers=walkers, moves=1, method=m, tol=2e-5) for m in METHODS}
-    taus = {method: _memory(state, trap, method, walkers, exact) for method in METHODS}
+    seen = {method: _sampled(state, trap, method, walkers) for method in METHODS}
+    taus = {m: {name: tw.stats.autocorrelation_time(seen[m][name].T) for name in OBSERVABLES} for m in METHODS}
+    energies = {m: tw.stats.mean(seen[m]["energy"].T) for m in METHODS}
+    accepted = {m: float(seen[m]["acceptance"].mean()) for m in METHODS}
     data = xarray.Dataset(
         {
-            "tau": (("observable", "method"), [[taus[m][o].value for m in METHODS] for o in ("distance", "size")]),
+            "tau": (("observable", "method"), [[taus[m][o].value for m in METHODS] for o in OBSERVABLES]),
             "tau_error": (
                 ("observable", "method"),
-                [[taus[m][o].error for m in METHODS] for o in ("distance", "size")],
+                [[taus[m][o].error for m in METHODS] for o in OBSERVABLES],
             ),
-            "acceptance": ("method", [measured[m].acceptance for m in METHODS], {"units": "1"}),
-            "energy": ("method", [measured[m].energy.value for m in METHODS], {"units": "hartree"}),
-            "energy_error": ("method", [measured[m].energy.error for m in METHODS], {"units": "hartree"}),
+            "acceptance": ("method", list(accepted.values()), {"units": "1"}),
+            "energy": ("method", [e.value for e in energies.values()], {"units": "hartree"}),
+            "energy_error": ("method", [e.error for e in energies.values()], {"units": "hartree"}),
         },
-        {"method": list(METHODS), "observable": ["distance", "size"]},
+        {"method": list(METHODS), "observable": list(OBSERVABLES)},
     )
     data.tau.attrs.update(long_name="autocorrelation time", units="moves")
     gibbs, metropolis = taus["gibbs"]["distance"], taus["metropolis"]["distance"]
     ratio = metropolis.value / gibbs.value
     error = ratio * np.hypot(metropolis.error / metropolis.value, gibbs.error / gibbs.value)
-    off = max(abs(m.energy.value - exact.energy.value) / m.energy.error for m in measured.values())
+    off = max(abs(e.value - exact.energy.value) / e.error for e in energies.values())
     claims = [
         Claim(
             "E33",
@@ -49,9 +52,9 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
             tw.Estimate(ratio, error),
             "holds" if ratio - 2 * error > 1 else "fails" if ratio + 2 * error < 1 else "not decidable here",
             note="autocorrelation time of the distance, Metropolis over Gibbs, in moves; acceptance "
-            + ", ".join(f"{m} {measured[m].acceptance:.2f}" for m in METHODS)
+            + ", ".join(f"{m} {accepted[m]:.2f}" for m in METHODS)
             + "; with a Jastrow factor a Gibbs move is accepted by its change",
-            details={f"tau {m} {o}": taus[m][o].value for m in METHODS for o in ("distance", "size")},
+            details={f"tau {m} {o}": taus[m][o].value for m in METHODS for o in OBSERVABLES},
         ),
         Claim(
             "E33.energy",
@@ -61,7 +64,7 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
             "holds" if off < 4 else "fails",
             error=1.0,
             note="the largest distance of an energy from the exact one, in its errors: "
-            + ", ".join(f"{m} {measured[m].energy}" for m in METHODS),
+            + ", ".join(f"{m} {energies[m]}" for m in METHODS),
         ),
     ]
     return Outcome(
@@ -74,33 +77,38 @@ def run(size: str = "quick", *, hidden: int = 2, walkers: int = 512) -> Outcome:
         figures={
             "memory": Picture(
                 _draw(data),
-                "Autocorrelation times in moves, of the distance of the electrons and of the size of the cloud: Gibbs "
-                "moves forget soonest.",
+                "How many moves it takes until a walker has forgotten the distance of its electrons, and the size "
+                "of its cloud. A Gibbs move costs no drift force.",
             )
         },
         data={"samplers": data},
     )
 
 
-def _memory(state: Any, trap: Any, method: str, walkers: int, exact: Any) -> dict[str, Any]:
-    """Autocorrelation times of the distance and of the size of the cloud, at the width that sampling chose."""
+def _sampled(state: Any, trap: Any, method: str, walkers: int) -> dict[str, Any]:
+    """What 300 moves of all walkers see, at the width of a move that 300 moves before have chosen."""
     import equinox as eqx
+    import jax
     import jax.numpy as jnp
+    import numpy as np
 
     import thalweg as tw
-    from thalweg.energy.ground_states._measure import walk
-    from thalweg.energy.ground_states._monte_carlo import spread_walkers
 
-    process = walk(state, method, walkers=walkers, moves=1)
+    process = tw.energy.wavefunction_sampler(state, method, walkers=walkers)
 
     def look(s: Any, w: Any, n: Any) -> dict[str, Any]:
         r = n.x.reshape(walkers, 2, trap.dimension)
-        return {"distance": jnp.linalg.norm(r[:, 0] - r[:, 1], axis=1), "size": jnp.sum(n.x**2, axis=1)}
+        return {
+            "distance": jnp.linalg.norm(r[:, 0] - r[:, 1], axis=1),
+            "size": jnp.sum(n.x**2, axis=1),
+            "energy": tw.energy.local_energy(state, trap, n.x).total,
+            "acceptance": n.acceptance,
+        }
 
-    started = tw.simulate(process, process.init(spread_walkers(trap, walkers, 3)), 300, key=3, record=look).state
+    begun = process.init(np.random.default_rng(3).normal(size=(walkers, trap.coordinates)))
+    started = tw.simulate(process, begun, 300, key=3, record=look).state
     held = eqx.tree_at(lambda p: p.step.gain, process, jnp.zeros(()))  # the width stays what it has become
-    record = tw.simulate(held, started, 300, key=4, record=look).record
-    return {name: tw.stats.autocorrelation_time(values.T) for name, values in record.items()}
+    return jax.tree.map(np.asarray, tw.simulate(held, started, 300, key=4, record=look).record)
 
 
 def _draw(data: Any) -> Any:

@@ -23,7 +23,7 @@ def run(size: str = "quick", *, cells: int = 4096, members: int = 2000) -> Outco
     if size == "full":
         cells, members = 4 * cells, 10 * members
     points = tw.systems.pit_points()
-    curves = _escape_curves(points, cells, members, 12 if size == "quick" else 40)
+    curves = _escape_curves(points, cells, members, 9 if size == "quick" else 40)
     rates = _rates(points, cells)
     claims = [
         *_landscape(points),
@@ -340,7 +340,7 @@ def _rates(points: Any, cells: int) -> Any:
     import thalweg as tw
 
     escaped = _escaped(points)
-    rates = np.array([0.0035, 0.004, 0.005, 0.006, 0.007, 0.008, 0.01, 0.012, 0.015, 0.02, 0.03])
+    rates = np.array([0.004, 0.005, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.03])
     exact, coin, diffusion = [], [], []
     for rate in rates:
         process = tw.systems.pit(float(rate))

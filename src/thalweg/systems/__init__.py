@@ -11,6 +11,7 @@ _NAMES = {
     "_mixture": ["GaussianMixture", "gaussian_mixture"],
     "_patterns": ["Patterns", "bars_and_stripes", "shifter"],
     "_perceptron": ["Perceptron", "perceptron", "softmax_classifier"],
+    "_planted": ["Planted", "planted"],
     "_thermostats": ["ThermostatTable", "feedback_loop", "saturating_thermostat", "thermostat", "thermostat_table"],
     "_two_wells": ["two_wells", "two_wells_losses"],
     "_wells": ["double_well"],

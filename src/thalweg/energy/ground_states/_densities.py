@@ -38,14 +38,16 @@ def radial_densities(samples: Any, particles: int, *, bins: int = 40, reach: flo
     import xarray
 
     x = _positions(samples, particles)
-    if not is_whole(bins) or bins < 1:
-        raise ValueError(f"bins must be a whole number >= 1, got {shown(bins)}")
+    if not is_whole(bins) or not 1 <= bins <= 100_000:
+        raise ValueError(f"bins must be a whole number from 1 to 100000, got {shown(bins)}")
+    if reach is not None and np.ndim(reach):
+        raise ValueError(f"reach must be one number > 0, got {shown(reach)}")
     end = None if reach is None else float(check_number(reach, "reach", above=0))
     dimension = x.shape[-1]
     radii = np.linalg.norm(x, axis=-1)
     one, other = pairs(particles)
     apart = np.linalg.norm(x[..., one, :] - x[..., other, :], axis=-1)
-    edges = np.linspace(0, end or float(radii.max()) * 1.001, bins + 1)
+    edges = np.linspace(0, end or float(radii.max()) * 1.001 or 1.0, bins + 1)
     volume = np.diff({1: 2 * edges, 2: np.pi * edges**2, 3: 4 / 3 * np.pi * edges**3}[dimension])
     density, error = _histogram(radii, edges, particles / volume)
     unit = {1: "1/bohr", 2: "1/bohr^2", 3: "1/bohr^3"}[dimension]
@@ -55,7 +57,7 @@ def radial_densities(samples: Any, particles: int, *, bins: int = 40, reach: flo
     }
     places = {"r": ("r", (edges[1:] + edges[:-1]) / 2, {"long_name": "distance from the centre", "units": "bohr"})}
     if particles > 1:
-        edges = np.linspace(0, end or float(apart.max()) * 1.001, bins + 1)
+        edges = np.linspace(0, end or float(apart.max()) * 1.001 or 1.0, bins + 1)
         density, error = _histogram(apart, edges, 1 / np.diff(edges))
         found["pair_density"] = ("distance", density, {"long_name": "density of the distance", "units": "1/bohr"})
         found["pair_density_error"] = ("distance", error, {"long_name": "error of that density", "units": "1/bohr"})
@@ -66,8 +68,8 @@ def radial_densities(samples: Any, particles: int, *, bins: int = 40, reach: flo
 
 def _positions(samples: Any, particles: int) -> np.ndarray:
     """Samples as (walkers, records, particles, dimension)."""
-    if not is_whole(particles) or particles < 1:
-        raise ValueError(f"particles must be a whole number >= 1, got {shown(particles)}")
+    if not is_whole(particles) or not 1 <= particles <= 10_000:
+        raise ValueError(f"particles must be a whole number from 1 to 10000, got {shown(particles)}")
     try:
         x = np.asarray(samples, dtype=float)
     except (TypeError, ValueError):

@@ -17,7 +17,13 @@ from thalweg._results import Estimate
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._measure import Measurement, measure
 from thalweg.energy.ground_states._mixture import why_not
-from thalweg.energy.ground_states._monte_carlo import Training, check_wavefunction, variational_monte_carlo
+from thalweg.energy.ground_states._monte_carlo import (
+    MonteCarlo,
+    check_start,
+    check_trap,
+    check_wavefunction,
+    variational_monte_carlo,
+)
 from thalweg.energy.ground_states._noise_free import ClosedForm, noise_free_ground_state
 from thalweg.energy.ground_states._rbm_state import MOST_EXCHANGES, RBMState, Symmetrised
 from thalweg.energy.ground_states._slater import SlaterDeterminants
@@ -45,7 +51,7 @@ class GroundState:
     trap: HarmonicTrap
     measurement: Measurement | ClosedForm
     history: dict[str, Float[np.ndarray, " steps"]]
-    training: Training | None
+    training: MonteCarlo | None
 
     @property
     def kinetic(self) -> Estimate:
@@ -96,7 +102,7 @@ def ground_state(
     state: Wavefunction | None = None,
     symmetric: bool | None = None,
     walkers: int = 1024,
-    moves: int = 20,
+    moves: int = 10,
     method: str = "auto",
     steps: int | None = None,
     on_stride: Any = None,
@@ -107,7 +113,8 @@ def ground_state(
 
     - `trap`: a `HarmonicTrap`.
     - `hidden`: hidden units of the Boltzmann machine that is a factor of the wavefunction; 0 for a Gaussian.
-    - `jastrow`: whether there is a `PadeJastrow` factor; `"auto"`: wherever more than two particles interact.
+    - `jastrow`: whether there is a `PadeJastrow` factor; `"auto"`: where more than two particles interact,
+      or two on a line.
     - `sigma`: the width s of the machine, or `"trained"`.
     - `tol`: the error of the energy that is wanted; default 1e-4 of the energy of the free particles.
     - `key`: random key or seed.
@@ -130,8 +137,7 @@ def ground_state(
     >>> abs(float(found.energy) - 4.0) < 1e-8
     True
     """
-    if not isinstance(trap, HarmonicTrap):
-        raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
+    check_trap(trap)
     tol = default_tolerance(trap) if tol is None else float(check_number(tol, "tol", above=0))
     if steps is not None and (not is_whole(steps) or steps < 0):
         raise ValueError(f"steps must be a whole number >= 0, got {shown(steps)}")
@@ -145,7 +151,9 @@ def ground_state(
     else:
         check_wavefunction(state, trap)
     process = variational_monte_carlo(trap, state, walkers=walkers, moves=moves, method=method)
-    training, history = _train(process, process.init(second), second, tol, steps, on_stride)
+    start = process.init(second)
+    check_start(state, start.walkers)
+    training, history = _train(process, start, second, tol, steps, on_stride)
     measured = measure(
         training.psi,
         trap,
@@ -162,11 +170,16 @@ def ground_state(
 
 def _without_noise(trap: HarmonicTrap, hidden: Any, jastrow: Any, sigma: Any, key: Any) -> ClosedForm | None:
     """The plain Boltzmann machine by its closed form, where there is one."""
-    plain = jastrow is False or (jastrow == "auto" and (trap.particles == 2 or trap.interaction is False))
+    plain = jastrow is False or (jastrow == "auto" and not _wants_jastrow(trap))
     if not plain or not is_whole(hidden) or not 1 <= hidden <= FEW_HIDDEN:
         return None
     even = not isinstance(sigma, str) or bool(np.ptp(np.asarray(trap.frequencies)) == 0)
     return None if why_not(trap, hidden, even) else noise_free_ground_state(trap, hidden, sigma=sigma, key=key)
+
+
+def _wants_jastrow(trap: HarmonicTrap) -> bool:
+    """More than two particles that interact have one by default, and two on a line, where 1/r demands it."""
+    return trap.interaction is not False and (trap.particles > 2 or (trap.particles == 2 and trap.dimension == 1))
 
 
 def default_tolerance(trap: HarmonicTrap) -> float:
@@ -182,7 +195,7 @@ def build_state(
     if isinstance(jastrow, str) and jastrow != "auto":
         raise ValueError(f'jastrow must be True, False or "auto", got {shown(jastrow)}')
     if isinstance(jastrow, str):
-        jastrow = trap.particles > 2 and trap.interaction is not False
+        jastrow = _wants_jastrow(trap)
     check_truth(jastrow, "jastrow")
     if not is_whole(hidden) or hidden < 0:
         raise ValueError(f"hidden must be a whole number of units >= 0, got {shown(hidden)}")
@@ -203,7 +216,7 @@ def build_state(
     return factors[0] if len(factors) == 1 else Product(*factors)
 
 
-def _train(process: Any, training: Training, key: Any, tol: float, steps: int | None, on_stride: Any) -> Any:
+def _train(process: Any, training: MonteCarlo, key: Any, tol: float, steps: int | None, on_stride: Any) -> Any:
     """Strides of training until the energy falls no more; the parameters averaged over the last third."""
     most = 600 if steps is None else steps
     kept: dict[str, list] = {name: [] for name in ("energy", "error", "variance", "acceptance", "rate")}

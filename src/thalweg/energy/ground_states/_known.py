@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._two_electrons import LARGEST, SMALLEST, two_electrons
 
 HOGBERGET = "J. Hogberget, master's thesis, University of Oslo (2013)"
@@ -33,7 +34,7 @@ class Known(NamedTuple):
         return f"{self.value:.{digits}f}({self.error * 10**digits:.0f})"
 
 
-def known_energies(trap: Any) -> list[Known]:
+def known_energies(trap: HarmonicTrap) -> list[Known]:
     """What is known of the ground state of a `HarmonicTrap`: exact values first, then published ones.
 
     Exact are all energies without interaction, and those of two particles that repel as `1/r` in an isotropic trap.
@@ -48,6 +49,8 @@ def known_energies(trap: Any) -> list[Known]:
     >>> tw.energy.known_energies(tw.energy.HarmonicTrap(2, 3, 0.5))[0].value
     2.0
     """
+    if not isinstance(trap, HarmonicTrap):
+        raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
     if trap.exact_energy is not None:
         return [Known(float(trap.exact_energy), 0.0, "exact", "a sum of oscillator levels")]
     frequencies = np.unique(np.asarray(trap.frequencies))
@@ -56,7 +59,7 @@ def known_energies(trap: Any) -> list[Known]:
     omega, bosons, (up, down) = float(frequencies[0]), trap.statistics == "bosons", trap.spins
     if trap.particles == 2:
         return _pair(trap, omega)
-    if bosons or up != down or trap.orbitals != type(trap)((up, down), trap.dimension).orbitals:
+    if bosons or up != down or trap.orbitals != HarmonicTrap((up, down), trap.dimension).orbitals:
         return []
     return _published(trap.dimension, trap.particles, omega)
 

@@ -6,29 +6,29 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from thalweg._edge import check_choice, check_number, is_whole, shown
-from thalweg._noise import Normal, Uniform, as_key
+from thalweg._edge import check_number, is_whole, shown
+from thalweg._noise import as_key
 from thalweg._process import Process
+from thalweg.energy.ground_states._ansatz import Ansatz
 from thalweg.energy.ground_states._local_energy import energy_at
-from thalweg.energy.ground_states._moves import Moved, drift_move, metropolis_move
+from thalweg.energy.ground_states._moves import GOALS, METHODS, Steps, check_method, laws, move
 from thalweg.energy.ground_states._reconfiguration import stochastic_reconfiguration
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
-CLIP = 8.0  # median absolute deviations beyond which a local energy counts no more in the gradient
+CLIP = 7.0  # mean absolute deviations beyond which a local energy counts no more in the gradient
 LEAST_EFFECTIVE = 0.8  # share of the samples that must still count after a step
-LARGEST_TURN = 0.2  # of psi in one step, as sqrt(d.S.d) rate
-GOAL = {"metropolis": 0.5, "importance": 0.6}  # acceptance that the width of a move is steered to
+LARGEST_TURN = 0.2  # of psi in one step, as rate sqrt(d.S.d)
+WAIT = 10  # steps that the walkers get to find psi^2 before the parameters move
 
 
-class Training(eqx.Module):
+class MonteCarlo(eqx.Module):
     """The state of a variational Monte Carlo run.
 
-    - `psi`: the wavefunction. - `walkers`: their coordinates, shape (walkers, M).
-    - `width`: of a move. - `rate`: of a step of the parameters, in inverse energies.
-    - `wait`: steps that the walkers still get to find psi^2 before the parameters move.
+    - `psi`: the wavefunction. - `walkers`: their coordinates, shape (walkers, M). - `width`: of a move.
+    - `rate`: of a step of the parameters, in inverse energies. - `wait`: steps until the parameters move.
+    - `memory`: what an optimizer of optax carries, or None.
     - of the last step: `energy`, its `error`, the `variance` of the local energy, the `acceptance` of moves,
       the effective share of the samples after the step (`effective`), how far psi turned (`turn`).
     """
@@ -38,6 +38,7 @@ class Training(eqx.Module):
     width: Any
     rate: Any
     wait: Any
+    memory: Any
     energy: Any
     error: Any
     variance: Any
@@ -53,26 +54,30 @@ def variational_monte_carlo(
     walkers: int = 1024,
     moves: int = 20,
     method: str = "auto",
+    optimizer: Any = "reconfiguration",
     relative_shift: float = 1e-3,
     shift: float = 0.0,
 ) -> Process:
-    """Variational Monte Carlo with stochastic reconfiguration, as a `Process`.
+    """Variational Monte Carlo, as a `Process`: moves of all walkers, then one step of the parameters.
 
-    A step moves every walker `moves` times under psi^2, takes local energies and derivatives there, and steps
-    `theta -= rate d` with d of `stochastic_reconfiguration`. No rate has to be chosen: the same samples,
-    reweighted by |psi'/psi|^2, tell the energy after the step. Where it fell by three quarters or more of what was
-    predicted, the rate grows; by less than four tenths, it shrinks; where it rose, or fewer than 0.8 of the samples
-    still count, the step is refused.
+    By stochastic reconfiguration a step is `theta -= rate d` with d of `stochastic_reconfiguration`. No rate has to be
+    chosen: the same samples, reweighted by |psi'/psi|^2, tell the energy after the step. Where it fell by three
+    quarters or more of what was predicted, the rate grows; by less than four tenths, it shrinks; where it rose, or
+    fewer than 0.8 of the samples still count, the step is refused. No step turns psi by more than 0.2.
 
     **Arguments**
 
     - `trap`: the Hamiltonian. - `state`: the wavefunction to begin with.
     - `walkers`: how many. - `moves`: of every walker between two steps of the parameters.
-    - `method`: `"metropolis"`, `"importance"` (moves along the drift force), or `"auto"`.
+    - `method`: `"metropolis"`; `"importance"`: moves along the drift force; `"gibbs"`: block Gibbs for a
+      Boltzmann machine; `"auto"`: Gibbs for a machine without determinants, else importance.
+    - `optimizer`: `"reconfiguration"`, or for comparison a learning rate (plain descent along the energy's gradient
+      `2 cov(E_L, O)`) or an optax optimizer: these take every step as it comes.
     - `relative_shift`, `shift`: regularisation of S.
 
-    **Returns** a `Process` with state `Training`; `process.init(key)` makes one, its walkers spread over the cloud.
-    Measure with the parameters held still: `tw.clamp(process, lambda s: s.psi)`.
+    **Returns** a `Process` with state `MonteCarlo`; `process.init(key)` makes one, its walkers spread over the cloud;
+    `process.init(key, walkers)` starts from walkers of your own. The parameters wait for 10 steps. Measure with the
+    parameters held still: `tw.clamp(process, lambda s: s.psi)`, or with `tw.energy.measure`.
 
     >>> import thalweg as tw
     >>> trap = tw.energy.HarmonicTrap(2, 2, 1.0, interaction=False)
@@ -81,57 +86,188 @@ def variational_monte_carlo(
     >>> abs(float(run.state.energy) - 2.0) < 1e-6
     True
     """
-    if not isinstance(trap, HarmonicTrap):
-        raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
+    check_trap(trap)
     check_wavefunction(state, trap)
     for name, value in (("walkers", walkers), ("moves", moves)):
         if not is_whole(value) or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
-    check_choice(method, "method", ("auto", "metropolis", "importance"))
-    method = "metropolis" if method == "auto" else method
+    if walkers < 2:
+        raise ValueError(f"walkers must be at least 2, since their spread is the error, got {walkers}")
+    method = check_method(method, state, METHODS[:3])
+    update = _optimizer(optimizer)
     step = _Step(
         trap,
-        method,
         check_number(relative_shift, "relative_shift", least=0),
         check_number(shift, "shift", least=0),
+        method,
+        update,
     )
-    laws = {
-        "proposal": Normal((moves, trap.coordinates, walkers)),
-        "accept": Uniform((moves, walkers)),
-    }
-    frequency = float(np.asarray(trap.frequencies).mean())
 
-    def init(key: Any = 0, start: Any = None) -> Training:
+    def init(key: Any = 0, start: Any = None) -> MonteCarlo:
         zero = jnp.zeros(())
-        x = spread_walkers(trap, walkers, key) if start is None else jnp.asarray(start, float)
-        return Training(
-            state,
-            x,
-            jnp.asarray(0.5 / np.sqrt(frequency * trap.coordinates)),
-            jnp.asarray(0.1 / frequency),
-            jnp.asarray(10),
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
+        x = spread_walkers(trap, walkers, key) if start is None else _check_walkers(start, walkers, trap)
+        return MonteCarlo(
+            psi=state,
+            walkers=x,
+            width=first_width(trap),
+            rate=0.1 / jnp.mean(trap.frequencies),
+            wait=jnp.asarray(WAIT),
+            memory=None if update is None else update.init(state.parameters),
+            energy=zero,
+            error=zero,
+            variance=zero,
+            acceptance=zero,
+            effective=zero,
+            turn=zero,
         )
 
-    return Process(step, laws, init, smooth=False)
+    noise = {**laws(state, method, walkers, moves), "probe": Steps((trap.coordinates, walkers))}
+    return Process(step, noise if update is None else laws(state, method, walkers, moves), init, smooth=False)
 
 
-def check_wavefunction(state: Any, trap: HarmonicTrap) -> None:
+class _Step(eqx.Module):
+    trap: HarmonicTrap
+    relative_shift: Any
+    shift: Any
+    method: str = eqx.field(static=True)
+    optimizer: Any = eqx.field(static=True)
+
+    def __call__(self, s: MonteCarlo, w: Any) -> MonteCarlo:
+        moves = {name: noise for name, noise in w.items() if name != "probe"}
+        x, acceptance = move(s.psi, s.walkers.T, s.width, moves, self.method)
+        local = s.psi.local_at(x)
+        complex_energies = energy_at(local, self.trap, x).total
+        energies = jnp.real(complex_energies)
+        counted = (
+            clip(energies) + 1j * jnp.imag(complex_energies) if jnp.iscomplexobj(local.gradient) else clip(energies)
+        )
+        if self.optimizer is None:
+            o, slopes = jax.jvp(s.psi.derivatives_at, (x,), (jnp.sign(w["probe"]),))
+            o = o - jnp.mean(o, axis=1, keepdims=True)
+            changed = self._reconfigure(s, x, local.log, energies, counted, o, slopes)
+        else:
+            o = s.psi.derivatives_at(x)
+            o = o - jnp.mean(o, axis=1, keepdims=True)
+            slope = 2 * jnp.mean(jnp.real(jnp.conj(o) * (counted - jnp.mean(counted))), axis=1)
+            step, memory = self.optimizer.update(slope, s.memory, s.psi.parameters)
+            moved = s.psi.with_parameters(s.psi.parameters + step)
+            along = step @ o
+            changed = {
+                "psi": _choose(s.wait > 0, s.psi, moved),
+                "memory": _choose(s.wait > 0, s.memory, memory),
+                "rate": s.rate,
+                "effective": jnp.ones(()),
+                "turn": jnp.sqrt(jnp.mean(jnp.abs(along) ** 2)),
+            }
+        goal = GOALS.get(self.method)
+        return MonteCarlo(
+            **changed,
+            walkers=x.T,
+            width=s.width if goal is None else s.width * jnp.exp(0.5 * (acceptance - goal)),
+            wait=jnp.maximum(s.wait - 1, 0),
+            energy=jnp.mean(energies),
+            error=jnp.std(energies) / jnp.sqrt(len(energies)),
+            variance=jnp.var(energies),
+            acceptance=acceptance,
+        )
+
+    def _reconfigure(
+        self, s: MonteCarlo, x: Any, log: Any, energies: Any, counted: Any, o: Any, slopes: Any
+    ) -> dict[str, Any]:
+        """A step of stochastic reconfiguration, judged by the samples that it was made from."""
+        shifts = {"relative_shift": self.relative_shift, "shift": self.shift}
+        d = stochastic_reconfiguration(o, counted, slopes=slopes, rate=s.rate, **shifts)
+        along = d @ o
+        turn = jnp.sqrt(jnp.mean(jnp.abs(along) ** 2))
+        rate = jnp.minimum(s.rate, LARGEST_TURN / jnp.maximum(turn, 1e-300))
+        new = s.psi.with_parameters(s.psi.parameters - rate * d)
+        then = new.local_at(x)
+        weights = jax.nn.softmax(2 * (then.log - log))
+        effective = 1 / jnp.sum(weights**2) / len(weights)
+        # Each sample's own change: to first order its mean is noise (H is Hermitian), which is known from its spread.
+        change = len(weights) * weights * (jnp.real(energy_at(then, self.trap, x).total) - jnp.mean(energies))
+        change = energies - jnp.mean(energies) - change
+        fall, noise = jnp.mean(change), 2 * jnp.std(change) / jnp.sqrt(len(change))
+        cost = jnp.mean(jnp.abs(d @ slopes) ** 2) / 2
+        predicted = 2 * rate * jnp.mean(jnp.real(jnp.conj(along) * counted)) - rate**2 * cost
+        good = (effective >= LEAST_EFFECTIVE) & (fall > -noise)
+        waits = s.wait > 0
+        shrinks = ~good | (fall + noise < 0.4 * predicted)
+        grows = (fall > 0.75 * predicted) & (rate == s.rate)
+        factor = jnp.where(waits, 1.0, jnp.where(shrinks, 0.6, jnp.where(grows, 1.25, 1.0)))
+        longest = 1 / jnp.min(self.trap.frequencies)
+        return {
+            "psi": _choose(good & ~waits, new, s.psi),
+            "memory": None,
+            # a rate that has died of noise could not come back; steps at the least one are still judged
+            "rate": jnp.clip(s.rate * factor, longest / 100, longest),
+            "effective": effective,
+            "turn": turn * rate,
+        }
+
+
+def clip(energies: Any) -> Any:
+    """Local energies drawn in to within some mean absolute deviations of their mean, both found without outliers."""
+    inside = energies
+    for _ in range(4):
+        middle = jnp.mean(inside)
+        reach = CLIP * jnp.mean(jnp.abs(inside - middle))
+        inside = jnp.clip(energies, middle - reach, middle + reach)
+    return inside
+
+
+def _choose(which: Any, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b) if eqx.is_array(a) else a, one, other)
+
+
+def _optimizer(optimizer: Any) -> Any:
+    """None for stochastic reconfiguration, or an optimizer of optax."""
+    if isinstance(optimizer, str) and optimizer == "reconfiguration":
+        return None
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        return optimizer
+    if isinstance(optimizer, str) or not isinstance(optimizer, int | float | np.number):
+        raise TypeError(
+            'optimizer must be "reconfiguration", a learning rate > 0 or an optax optimizer, such as optax.adam(1e-2), '
+            f"got {shown(optimizer)}"
+        )
+    import optax
+
+    return optax.sgd(float(check_number(optimizer, "optimizer", above=0)))
+
+
+def check_trap(trap: Any, name: str = "trap") -> None:
+    if not isinstance(trap, HarmonicTrap):
+        raise TypeError(f"{name} must be a tw.energy.HarmonicTrap, got {shown(trap)}")
+
+
+def check_wavefunction(state: Any, trap: HarmonicTrap, name: str = "state") -> None:
     if not isinstance(state, Wavefunction):
         raise TypeError(
-            f"state must be a wavefunction such as tw.energy.RBMState, got {type(state).__name__}: wrap a function in "
+            f"{name} must be a wavefunction such as tw.energy.RBMState, got {shown(state)}: wrap a function in "
             "tw.energy.Ansatz"
         )
     if (state.particles, state.dimension) != (trap.particles, trap.dimension):
         raise ValueError(
-            f"state must be of {trap.particles} particles in {trap.dimension} dimensions, got one of {state.particles} "
-            f"in {state.dimension}"
+            f"{name} must be of {trap.particles} particles in {trap.dimension} dimensions, "
+            f"got one of {state.particles} in {state.dimension}"
         )
+
+
+def check_start(state: Wavefunction, walkers: Any) -> None:
+    """Refuse a wavefunction of a user's own that is not finite where the walkers start."""
+    if isinstance(state, Ansatz):
+        logs = np.asarray(eqx.filter_jit(state.log_at)(walkers.T))
+        if not np.all(np.isfinite(logs)):
+            raise ValueError(
+                f"state must give a finite log_psi where the walkers start, got NaN or infinity at "
+                f"{np.count_nonzero(~np.isfinite(logs))} of {logs.size}"
+            )
+
+
+def first_width(trap: HarmonicTrap) -> Any:
+    """Where the width of a move starts: about right for many coordinates."""
+    return 0.8 / jnp.sqrt(jnp.mean(trap.frequencies) * trap.coordinates)
 
 
 def spread_walkers(trap: HarmonicTrap, walkers: int, key: Any) -> Any:
@@ -142,74 +278,8 @@ def spread_walkers(trap: HarmonicTrap, walkers: int, key: Any) -> Any:
     return (normal * width).reshape(walkers, trap.coordinates)
 
 
-class _Step(eqx.Module):
-    trap: HarmonicTrap
-    method: str = eqx.field(static=True)
-    relative_shift: Any
-    shift: Any
-
-    def __call__(self, s: Training, w: Any) -> Training:
-        psi, trap = s.psi, self.trap
-        x, acceptance = move(psi, s.walkers.T, s.width, w, self.method)
-        local = psi.local_at(x)
-        energies = energy_at(local, trap, x).total
-        clipped = clip(energies)
-        o = psi.derivatives_at(x)
-        d = stochastic_reconfiguration(o, clipped, relative_shift=self.relative_shift, shift=self.shift)
-
-        along = d @ (o - jnp.mean(o, axis=1, keepdims=True))
-        turn = jnp.sqrt(jnp.mean(along**2))
-        rate = jnp.minimum(s.rate, LARGEST_TURN / jnp.maximum(turn, 1e-300))
-        new = psi.with_parameters(psi.parameters - rate * d)
-        then = new.local_at(x)
-        weights = jax.nn.softmax(2 * (then.log - local.log))
-        effective = 1 / jnp.sum(weights**2) / len(weights)
-        after, before = jnp.sum(weights * energy_at(then, trap, x).total), jnp.mean(energies)
-        predicted = 2 * rate * jnp.mean(along * energies)
-        ratio = (before - after) / jnp.maximum(predicted, 1e-300)
-        noise = 1e-13 * jnp.abs(before)  # rounding of the two energies
-        good = (effective >= LEAST_EFFECTIVE) & ((ratio > 0) | (predicted < noise)) & jnp.isfinite(after)
-        waits = s.wait > 0
-        take = good & ~waits
-        psi = jax.tree.map(lambda a, b: jnp.where(take, a, b) if eqx.is_array(a) else a, new, psi)
-        factor = jnp.where(~good | (ratio < 0.4), 0.6, jnp.where((ratio > 0.75) & (rate == s.rate), 1.25, 1.0))
-        factor = jnp.where(waits | (predicted < noise) & good, 1.0, factor)
-        longest = 2 / jnp.min(trap.frequencies)
-        goal = GOAL[self.method]
-        return Training(
-            psi=psi,
-            walkers=x.T,
-            width=s.width * jnp.exp(0.5 * (acceptance - goal)),
-            rate=jnp.clip(s.rate * factor, longest / 200, longest),
-            wait=jnp.maximum(s.wait - 1, 0),
-            energy=jnp.mean(energies),
-            error=jnp.std(energies) / jnp.sqrt(len(energies)),
-            variance=jnp.var(energies),
-            acceptance=acceptance,
-            effective=effective,
-            turn=turn * rate,
-        )
-
-
-def move(psi: Wavefunction, x: Any, width: Any, w: Any, method: str) -> tuple[Any, Any]:
-    """All moves of a step: the walkers after them, and the share of moves that were accepted."""
-    one = metropolis_move if method == "metropolis" else drift_move
-    if method == "metropolis":
-        start = Moved(x, psi.log_at(x), None, jnp.zeros(x.shape[1:], bool))
-    else:
-        local = psi.local_at(x)
-        start = Moved(x, local.log, local.gradient, jnp.zeros(x.shape[1:], bool))
-
-    def body(at, w):
-        at = one(psi, at, width, w["proposal"], w["accept"])
-        return at, jnp.mean(at.accepted, dtype=float)
-
-    at, accepted = lax.scan(body, start, {name: w[name] for name in ("proposal", "accept")})
-    return at.x, jnp.mean(accepted)
-
-
-def clip(energies: Any) -> Any:
-    """Local energies drawn in to within some median absolute deviations."""
-    middle = jnp.median(energies)
-    reach = CLIP * jnp.median(jnp.abs(energies - middle)) + 1e-12 * jnp.abs(middle)
-    return jnp.clip(energies, middle - reach, middle + reach)
+def _check_walkers(start: Any, walkers: int, trap: HarmonicTrap) -> Any:
+    start = jnp.asarray(start, float)
+    if start.shape != (walkers, trap.coordinates):
+        raise ValueError(f"start must have shape ({walkers}, {trap.coordinates}), one row a walker, got {start.shape}")
+    return start

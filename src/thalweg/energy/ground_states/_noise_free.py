@@ -48,7 +48,7 @@ def closed_form_energy(state: Any, trap: HarmonicTrap) -> "ClosedForm":
             f"state must have {trap.coordinates} coordinates ({trap.particles} particles in {trap.dimension}-D), "
             f"got {machine.visible}"
         )
-    _refuse(trap, machine)
+    _refuse(trap, machine.hidden, jnp.ndim(machine.log_variance) == 0)
     return ClosedForm.of(made, trap)
 
 
@@ -148,12 +148,20 @@ def noise_free_ground_state(
     (3.060091, 1.0)
     """
     _check_trap(trap)
-    for name, value in (("starts", starts), ("iterations", iterations)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
-    keys = jax.random.split(as_key(key), starts)
+    for name, value, most in (("starts", starts, 10_000), ("iterations", iterations, 10**6)):
+        if not is_whole(value) or not 1 <= value <= most:
+            raise ValueError(f"{name} must be a whole number from 1 to {most}, got {shown(value)}")
+    if not is_whole(hidden) or hidden < 1:
+        raise ValueError(f"hidden must be a whole number of units >= 1, got {shown(hidden)}")
+    if np.ndim(sigma):
+        raise ValueError(f'sigma must be "trained" or one width > 0, got {shown(sigma)}')
+    _refuse(trap, hidden)
+    single = as_key(key)
+    if single.ndim:
+        raise ValueError(f"key must be one key, got {single.shape[0]}")
+    keys = jax.random.split(single, starts)
     firsts = [RBMState.start(trap, hidden, sigma, keys[i], SPREADS[i % len(SPREADS)]) for i in range(starts)]
-    _refuse(trap, firsts[0].machine)
+    _refuse(trap, hidden, jnp.ndim(firsts[0].machine.log_variance) == 0)
     moving = _moving(firsts[0])
     firsts = [RBMState(first.machine, trap.particles) for first in firsts]
     scale = _scale(firsts[0], trap)
@@ -181,8 +189,8 @@ def _check_trap(trap: Any) -> None:
         raise TypeError(f"trap must be a tw.energy.HarmonicTrap, got {type(trap).__name__}")
 
 
-def _refuse(trap: Any, machine: Any) -> None:
-    reason = why_not(trap, machine.hidden, jnp.ndim(machine.log_variance) == 0)
+def _refuse(trap: Any, hidden: int, even: bool = True) -> None:
+    reason = why_not(trap, hidden, even)
     if reason:
         raise ValueError(f"the energy of this state has no closed form: {reason}; use tw.energy.ground_state")
 

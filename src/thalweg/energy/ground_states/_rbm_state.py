@@ -117,11 +117,14 @@ class RBMState(Wavefunction):
             parts.append(by_width if jnp.ndim(self.machine.log_variance) else jnp.sum(by_width, axis=0, keepdims=True))
         return stacked(parts, x)
 
-    def _parts(self, x: Any) -> tuple[Any, Any, Any]:
+    def field_at(self, x: Any) -> Any:
+        """`theta_j`, what the hidden units feel, of shape (hidden, ...)."""
         machine = self.machine
-        variance = column(machine.variance, x)
-        field = jnp.tensordot((machine.weights / machine.variance[:, None]).T, x, axes=1)
-        return x - column(machine.visible_bias, x), field + column(machine.hidden_bias, x), variance
+        pull = jnp.tensordot((machine.weights / machine.variance[:, None]).T, x, axes=1)
+        return pull + column(machine.hidden_bias, x)
+
+    def _parts(self, x: Any) -> tuple[Any, Any, Any]:
+        return x - column(self.machine.visible_bias, x), self.field_at(x), column(self.machine.variance, x)
 
 
 class Symmetrised(Wavefunction):

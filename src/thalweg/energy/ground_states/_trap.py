@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from thalweg._edge import check_choice, check_function, is_traced, is_whole, one_number, shown
 from thalweg._precision import use_float64
-from thalweg.energy.ground_states._coordinates import coordinates_first, pair_distances, pairs
+from thalweg.energy.ground_states._coordinates import coordinates_first, pair_distances
 from thalweg.energy.ground_states._orbitals import Orbital, check_orbitals, lowest_orbitals
 
 use_float64()
@@ -208,6 +208,3 @@ def _frequencies(omega: Any, dimension: int) -> Any:
     if array.shape not in ((), (dimension,)) or not np.all(np.isfinite(array)) or not np.all(array > 0):
         raise ValueError(wanted)
     return jnp.asarray(array, float)
-
-
-__all__ = ["HarmonicTrap", "pairs"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from thalweg._edge import check_number, is_whole
+from thalweg._edge import check_number, is_whole, shown
 from thalweg._results import Estimate
 
 REACH = 14  # where the wavefunction counts as zero: this far beyond its classical place, in units of 1/sqrt(omega)
@@ -57,7 +57,10 @@ def two_electrons(
     >>> round(tw.energy.two_electrons(0.28).energy.value, 10)
     1.0216440136
     """
-    omega = float(check_number(omega, "omega", least=SMALLEST))
+    checked = check_number(omega, "omega", least=SMALLEST)
+    if checked.ndim:
+        raise ValueError(f"omega must be one number, got {shown(omega)}: the trap must be isotropic")
+    omega = float(checked)
     if omega > LARGEST:
         raise ValueError(f"omega must be at most {LARGEST:g}, got {omega:g}")
     if not is_whole(dimension) or dimension not in (1, 2, 3):

@@ -1,0 +1,81 @@
+"""Sampling the density of a wavefunction at fixed parameters, as a process on many walkers."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from thalweg._edge import check_number, check_truth, is_whole, shown
+from thalweg._process import Process
+from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, draw, laws, move
+from thalweg.energy.ground_states._wavefunction import Wavefunction
+
+
+class Walkers(eqx.Module):
+    """The state of a sampler: walkers (walkers, M), `ln` of their weights, the width and the acceptance of moves."""
+
+    x: Any
+    log_weight: Any
+    width: Any
+    acceptance: Any
+
+
+def wavefunction_sampler(
+    psi: Wavefunction, method: str = "auto", *, walkers: int = 1024, moves: int = 1, adapt: bool = True
+) -> Process:
+    """A sampler of `psi^2`, as a `Process` on many walkers at once.
+
+    **Arguments**
+
+    - `psi`: the wavefunction.
+    - `method`: `"metropolis"`: `y = x + width * normal`, taken with probability `min(1, psi(y)^2/psi(x)^2)`;
+      `"importance"`: `y = x + (1/2) F dt + sqrt(dt) * normal` along the drift force `F = 2 grad ln psi`, with
+      `dt = width^2`;
+      `"gibbs"`: hidden units, then coordinates of the Boltzmann machine, taken by what the other factors gain;
+      `"exact"`: independent draws from the machine, weighted by the other factors; `"auto"`.
+    - `walkers`: how many. - `moves`: of each walker in one step.
+    - `adapt`: whether the width is steered to an acceptance of 0.5 (0.6 with the drift force). A width that still
+      changes spoils detailed balance: measure with a sampler that does not adapt.
+
+    **Returns** a `Process` with state `Walkers`: `x`, `log_weight` (0 but for `"exact"`), `width`, `acceptance`.
+    `process.init(x, width)` makes one from walkers of shape (walkers, M).
+
+    >>> import jax.numpy as jnp, thalweg as tw
+    >>> trap = tw.energy.HarmonicTrap(1, 1, 1.0)
+    >>> process = tw.energy.wavefunction_sampler(tw.energy.GaussianState.of(trap), "metropolis", walkers=512)
+    >>> run = tw.simulate(process, process.init(jnp.zeros((512, 1))), 400, key=0, record=lambda s, w, n: n.x)
+    >>> abs(float((run.record[100:] ** 2).mean()) - 0.5) < 0.02
+    True
+    """
+    if not isinstance(psi, Wavefunction):
+        raise TypeError(f"psi must be a wavefunction such as tw.energy.RBMState, got {shown(psi)}")
+    for name, value in (("walkers", walkers), ("moves", moves)):
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
+    check_truth(adapt, "adapt")
+    method = check_method(method, psi, METHODS)
+
+    def init(x: Any, width: Any = 0.5) -> Walkers:
+        x = jnp.asarray(x, float)
+        if x.shape != (walkers, psi.coordinates):
+            raise ValueError(f"x must have shape ({walkers}, {psi.coordinates}), one row a walker, got {x.shape}")
+        zero = jnp.zeros(())
+        return Walkers(x, jnp.zeros(walkers), check_number(width, "width", above=0), zero)
+
+    step = _Sample(psi, jnp.asarray(0.5 if adapt else 0.0), method)
+    return Process(step, laws(psi, method, walkers, 1 if method == "exact" else moves), init, smooth=False)
+
+
+class _Sample(eqx.Module):
+    psi: Wavefunction
+    gain: Any
+    method: str = eqx.field(static=True)
+
+    def __call__(self, s: Walkers, w: Any) -> Walkers:
+        if self.method == "exact":
+            x, log_weight = draw(self.psi, {name: noise[0] for name, noise in w.items()})
+            return Walkers(x.T, log_weight, s.width, jnp.ones(()))
+        x, acceptance = move(self.psi, s.x.T, s.width, w, self.method)
+        goal = GOALS.get(self.method)
+        width = s.width if goal is None else s.width * jnp.exp(self.gain * (acceptance - goal))
+        return Walkers(x.T, s.log_weight, width, acceptance)

@@ -879,6 +879,125 @@ def steered_systems() -> dict[str, Asked]:
     }
 
 
+def machines() -> dict[str, Asked]:
+    """Boltzmann machines, their likelihood, samplers and training; `tw.energy.test_samples`."""
+    energy = tw.energy
+    model = energy.RBM([[0.5, -0.2], [0.1, 0.3], [0.0, 0.2]], np.zeros(3), np.zeros(2))
+    real = energy.GaussianRBM([[0.5], [0.1]], np.zeros(2), np.zeros(1))
+    data = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0.0]])
+    wrong: list[Any] = [None, "text", 3.0, object(), {}, [], np.zeros((2, 7)), np.full((2, 3), NAN), data + 1j]
+    rows = [*wrong, 3 * data, [[0, 1, 1], [0, 1]]]
+    no_rows: list[Any] = [*wrong[:6], *wrong[7:], 3 * data, rows[-1]]
+    not_a_machine: list[Any] = [None, 3, "model.npz", {}, np.eye(3), energy.RBM]
+    arrays: list[Any] = [None, "text", object(), [], np.zeros((2, 2, 2, 2)), [[NAN, 0.0]] * 3]
+    method: list[Any] = [*CHOICE, None]
+    points = np.random.default_rng(0).normal(size=(40, 2))
+
+    def slope(x: Any) -> Any:
+        return -x
+
+    return {
+        "RBM": Asked(
+            energy.RBM,
+            {"weights": np.zeros((3, 2)), "visible_bias": np.zeros(3), "hidden_bias": np.zeros(2)},
+            {"weights": [*arrays, 3.0], "visible_bias": [*arrays, np.zeros(2)], "hidden_bias": [*arrays, np.zeros(3)]}
+            | {"units": [None, "01", (0, 2), (1, 0), 3, (0, 1, 2), object()]},
+        ),
+        "GaussianRBM": Asked(
+            energy.GaussianRBM,
+            {"weights": np.zeros((3, 2)), "visible_bias": np.zeros(3), "hidden_bias": np.zeros(2)},
+            {"weights": [*arrays, 3.0], "log_variance": ["text", NAN, INF, np.zeros(2), object(), [NAN] * 3]},
+        ),
+        "RBM start": Asked(
+            energy.RBM.start, {"data": data, "hidden": 2}, {"data": no_rows, "hidden": [*whole(1), None]}
+        ),
+        "GaussianRBM start": Asked(
+            energy.GaussianRBM.start,
+            {"data": points, "hidden": 2},
+            {"data": wrong[:6], "hidden": [*NOT_WHOLE, 0, None]},
+        ),
+        "log_partition": Asked(
+            energy.log_partition,
+            {"model": model},
+            {"model": not_a_machine[:-1], "method": method, "data": rows[1:], "chains": [*whole(2), None]}
+            | {"steps": [*whole(2), None], "snapshots": [3, [3], [real], "text"]},
+        ),
+        "annealed": Asked(
+            energy.log_partition,
+            {"model": model, "method": "ais", "chains": 4, "steps": 4, "key": 0},
+            {"base": ["text", np.zeros(2), NAN, object(), model], "key": KEY},
+        ),
+        "log_likelihood": Asked(
+            energy.log_likelihood, {"model": model, "data": data}, {"model": not_a_machine, "data": [*rows, data / 2]}
+        ),
+        "pseudo_log_likelihood": Asked(
+            energy.pseudo_log_likelihood,
+            {"model": model, "data": data},
+            {"model": [*not_a_machine, real], "data": rows},
+        ),
+        "gradient": Asked(
+            energy.gradient,
+            {"model": model, "data": data, "method": "cd"},
+            {"model": not_a_machine, "data": rows, "method": method, "sweeps": [*whole(1), None], "key": KEY}
+            | {"chains": rows[1:]},
+        ),
+        "sampler": Asked(
+            energy.sampler,
+            {"model": model},
+            {"model": not_a_machine, "method": method, "sweeps": [*whole(1), None]},
+        ),
+        "tempered sampler": Asked(
+            energy.sampler,
+            {"model": model, "method": "tempering"},
+            {"betas": ["text", [0.0], [0.0, NAN], [0.0, 2.0], object(), 0.5], "data": rows[1:]},
+        ),
+        "transition_matrix": Asked(
+            energy.transition_matrix, {"model": model}, {"model": not_a_machine, "sweeps": [*whole(1), None]}
+        ),
+        "training": Asked(
+            energy.training,
+            {"model": model, "data": data},
+            {"model": not_a_machine, "data": rows, "method": method, "optimizer": ["fast", NAN, -1.0, object(), True]}
+            | {"steps": optional_whole(), "batch_size": [*NOT_WHOLE, 0, 9], "chains": [*whole(1), None]}
+            | {"sweeps": [*whole(1), None], "order": method, "weights": ["text", [1.0], -np.ones(4), np.zeros(4), NAN]}
+            | {"weight_decay": [*NOT_NEGATIVE], "natural": [*POSITIVE[:1], *POSITIVE[2:]]},
+        ),
+        "fit": Asked(
+            energy.fit,
+            {"model": model, "data": data, "epochs": 1, "every": 1, "patience": 1},
+            {"model": not_a_machine, "data": rows, "epochs": [*NOT_WHOLE, 0, None], "every": [*NOT_WHOLE, 0, None]}
+            | {"patience": [*NOT_WHOLE, 0, None], "validation": [*rows[1:], data / 2], "method": method, "key": KEY}
+            | {"progress": [None, 3, "yes"]},
+        ),
+        "test_samples": Asked(
+            energy.test_samples,
+            {"samples": points, "score": slope, "draws": 100},
+            {"samples": [*wrong[:6], points[:5], np.full((40, 2), NAN)], "score": [None, 3, "text", lambda x: x[:1]]}
+            | {"reference": [*wrong[1:6], np.full((40, 2), NAN)], "jumps": ["far", [-1.0], [NAN], 3.0, object(), [0.0]]}
+            | {"thin": [*NOT_WHOLE, 0, 9], "most": [*whole(20), None], "draws": [*whole(100), None], "key": KEY}
+            | {"units": [(0, 1)]},
+        ),
+        "bars_and_stripes": Asked(
+            systems.bars_and_stripes, {"rows": 2}, {"rows": [*NOT_WHOLE, 0, 13, None], "columns": [*NOT_WHOLE, 0, 13]}
+        ),
+        "shifter": Asked(systems.shifter, {"bits": 2}, {"bits": [*NOT_WHOLE, 1, 13, None]}),
+        "gaussian_mixture": Asked(
+            systems.gaussian_mixture,
+            {"means": [[0.0], [1.0]], "weights": [0.5, 0.5], "scale": 1.0},
+            {
+                "means": ["text", 3.0, [], [[NAN], [1.0]], object()],
+                "weights": ["text", [1.0], [0.5, 0.6], [NAN, 1.0], [-1, 2]],
+            }
+            | {"scale": POSITIVE},
+        ),
+        "curie_weiss": Asked(
+            systems.curie_weiss,
+            {"spins": 4, "beta": 1.0},
+            {"spins": [*NOT_WHOLE, 1, None, 10**7], "beta": NOT_NEGATIVE},
+        ),
+    }
+
+
 def located() -> dict[str, Asked]:
     """Forks, influence, permutation tests, localization and matching."""
     knowledge = tw.knowledge
@@ -1251,14 +1370,6 @@ def trapped() -> dict[str, Asked]:
 
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    of_rooms = {
-        **rare(),
-        **densities(),
-        **steered(),
-        **steered_systems(),
-        **dots(),
-        **tallied(),
-        **located(),
-        **trapped(),
-    }
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **tallied(), **located()}
+    of_rooms |= {**machines(), **trapped()}
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

@@ -91,7 +91,7 @@ def test_a_wavefunction_of_a_users_own_is_trained():
 
 def test_like_spins_have_the_energy_of_relative_angular_momentum_one():
     trap = E.HarmonicTrap((2, 0), 2, 1.0)
-    exact = E.two_electrons(1.0, 2, angular_momentum=1).energy
+    exact = float(E.two_electrons(1.0, 2, angular_momentum=1).energy)
     found = E.ground_state(trap, hidden=0, jastrow=True, tol=3e-5, key=0, walkers=512)
     assert found.ok and abs(float(found.energy) - exact) < max(4 * float(found.energy.error), 3e-5)
 

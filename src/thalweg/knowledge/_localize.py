@@ -156,7 +156,7 @@ def _train(setting: _Setting, key: Any) -> _Trained:
         key=jax.random.fold_in(key, 1),
         folds={"visits": fold},
     )
-    unseen = np.where(np.isin(np.arange(len(x)), first), -1 - labels.max() - labels.min(), labels)
+    unseen = np.where(np.isin(np.arange(len(x)), first), labels.min() - 1, labels)
     ends, status = twins(
         learner,
         run.state,

@@ -108,9 +108,7 @@ def time_to_energy(hidden: int, seeds: int):
     best = tw.energy.noise_free_ground_state(trap, hidden, starts=12)
     ours, theirs = [], []
     for seed in range(seeds):
-        began = time.perf_counter()
-        found = tw.energy.noise_free_ground_state(trap, hidden, key=seed)
-        ours.append(time.perf_counter() - began if found.energy.value < best.energy.value + GAP else np.inf)
+        ours.append(_our_seconds(trap, hidden, seed, best.energy.value + GAP))
         if NETKET:
             theirs.append(_netket_seconds(trap, hidden, seed, best.energy.value + GAP))
     print(f"\nSeconds to within {GAP} of {best.energy.value:.5f} with {hidden} hidden units, {seeds} seeds")
@@ -121,6 +119,16 @@ def time_to_energy(hidden: int, seeds: int):
 
 
 _MOST = 600
+
+
+def _our_seconds(trap, hidden: int, seed: int, goal: float) -> float:
+    """One start after another, until one ends low enough."""
+    began = time.perf_counter()
+    for start in range(100):
+        found = tw.energy.noise_free_ground_state(trap, hidden, starts=1, key=1000 * seed + start)
+        if found.energy.value < goal:
+            return time.perf_counter() - began
+    return np.inf
 
 
 def _netket_seconds(trap, hidden: int, seed: int, goal: float) -> float:

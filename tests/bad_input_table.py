@@ -879,6 +879,348 @@ def steered_systems() -> dict[str, Asked]:
     }
 
 
+def machines() -> dict[str, Asked]:
+    """Boltzmann machines, their likelihood, samplers and training; `tw.energy.test_samples`."""
+    energy = tw.energy
+    model = energy.RBM([[0.5, -0.2], [0.1, 0.3], [0.0, 0.2]], np.zeros(3), np.zeros(2))
+    real = energy.GaussianRBM([[0.5], [0.1]], np.zeros(2), np.zeros(1))
+    data = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0.0]])
+    wrong: list[Any] = [None, "text", 3.0, object(), {}, [], np.zeros((2, 7)), np.full((2, 3), NAN), data + 1j]
+    rows = [*wrong, 3 * data, [[0, 1, 1], [0, 1]]]
+    no_rows: list[Any] = [*wrong[:6], *wrong[7:], 3 * data, rows[-1]]
+    not_a_machine: list[Any] = [None, 3, "model.npz", {}, np.eye(3), energy.RBM]
+    arrays: list[Any] = [None, "text", object(), [], np.zeros((2, 2, 2, 2)), [[NAN, 0.0]] * 3]
+    method: list[Any] = [*CHOICE, None]
+    points = np.random.default_rng(0).normal(size=(40, 2))
+
+    def slope(x: Any) -> Any:
+        return -x
+
+    return {
+        "RBM": Asked(
+            energy.RBM,
+            {"weights": np.zeros((3, 2)), "visible_bias": np.zeros(3), "hidden_bias": np.zeros(2)},
+            {"weights": [*arrays, 3.0], "visible_bias": [*arrays, np.zeros(2)], "hidden_bias": [*arrays, np.zeros(3)]}
+            | {"units": [None, "01", (0, 2), (1, 0), 3, (0, 1, 2), object()]},
+        ),
+        "GaussianRBM": Asked(
+            energy.GaussianRBM,
+            {"weights": np.zeros((3, 2)), "visible_bias": np.zeros(3), "hidden_bias": np.zeros(2)},
+            {"weights": [*arrays, 3.0], "log_variance": ["text", NAN, INF, np.zeros(2), object(), [NAN] * 3]},
+        ),
+        "RBM start": Asked(
+            energy.RBM.start, {"data": data, "hidden": 2}, {"data": no_rows, "hidden": [*whole(1), None]}
+        ),
+        "GaussianRBM start": Asked(
+            energy.GaussianRBM.start,
+            {"data": points, "hidden": 2},
+            {"data": wrong[:6], "hidden": [*NOT_WHOLE, 0, None]},
+        ),
+        "log_partition": Asked(
+            energy.log_partition,
+            {"model": model},
+            {"model": not_a_machine[:-1], "method": method, "data": rows[1:], "chains": [*whole(2), None]}
+            | {"steps": [*whole(2), None], "snapshots": [3, [3], [real], "text"]},
+        ),
+        "annealed": Asked(
+            energy.log_partition,
+            {"model": model, "method": "ais", "chains": 4, "steps": 4, "key": 0},
+            {"base": ["text", np.zeros(2), NAN, object(), model], "key": KEY},
+        ),
+        "log_likelihood": Asked(
+            energy.log_likelihood, {"model": model, "data": data}, {"model": not_a_machine, "data": [*rows, data / 2]}
+        ),
+        "pseudo_log_likelihood": Asked(
+            energy.pseudo_log_likelihood,
+            {"model": model, "data": data},
+            {"model": [*not_a_machine, real], "data": rows},
+        ),
+        "gradient": Asked(
+            energy.gradient,
+            {"model": model, "data": data, "method": "cd"},
+            {"model": not_a_machine, "data": rows, "method": method, "sweeps": [*whole(1), None], "key": KEY}
+            | {"chains": rows[1:]},
+        ),
+        "sampler": Asked(
+            energy.sampler,
+            {"model": model},
+            {"model": not_a_machine, "method": method, "sweeps": [*whole(1), None]},
+        ),
+        "tempered sampler": Asked(
+            energy.sampler,
+            {"model": model, "method": "tempering"},
+            {"betas": ["text", [0.0], [0.0, NAN], [0.0, 2.0], object(), 0.5], "data": rows[1:]},
+        ),
+        "transition_matrix": Asked(
+            energy.transition_matrix, {"model": model}, {"model": not_a_machine, "sweeps": [*whole(1), None]}
+        ),
+        "training": Asked(
+            energy.training,
+            {"model": model, "data": data},
+            {"model": not_a_machine, "data": rows, "method": method, "optimizer": ["fast", NAN, -1.0, object(), True]}
+            | {"steps": optional_whole(), "batch_size": [*NOT_WHOLE, 0, 9], "chains": [*whole(1), None]}
+            | {"sweeps": [*whole(1), None], "order": method, "weights": ["text", [1.0], -np.ones(4), np.zeros(4), NAN]}
+            | {"weight_decay": [*NOT_NEGATIVE], "natural": [*POSITIVE[:1], *POSITIVE[2:]]},
+        ),
+        "fit": Asked(
+            energy.fit,
+            {"model": model, "data": data, "epochs": 1, "every": 1, "patience": 1},
+            {"model": not_a_machine, "data": rows, "epochs": [*NOT_WHOLE, 0, None], "every": [*NOT_WHOLE, 0, None]}
+            | {"patience": [*NOT_WHOLE, 0, None], "validation": [*rows[1:], data / 2], "method": method, "key": KEY}
+            | {"progress": [None, 3, "yes"]},
+        ),
+        "test_samples": Asked(
+            energy.test_samples,
+            {"samples": points, "score": slope, "draws": 100},
+            {"samples": [*wrong[:6], points[:5], np.full((40, 2), NAN)], "score": [None, 3, "text", lambda x: x[:1]]}
+            | {"reference": [*wrong[1:6], np.full((40, 2), NAN)], "jumps": ["far", [-1.0], [NAN], 3.0, object(), [0.0]]}
+            | {"thin": [*NOT_WHOLE, 0, 9], "most": [*whole(20), None], "draws": [*whole(100), None], "key": KEY}
+            | {"units": [(0, 1)]},
+        ),
+        "bars_and_stripes": Asked(
+            systems.bars_and_stripes, {"rows": 2}, {"rows": [*NOT_WHOLE, 0, 13, None], "columns": [*NOT_WHOLE, 0, 13]}
+        ),
+        "shifter": Asked(systems.shifter, {"bits": 2}, {"bits": [*NOT_WHOLE, 1, 13, None]}),
+        "gaussian_mixture": Asked(
+            systems.gaussian_mixture,
+            {"means": [[0.0], [1.0]], "weights": [0.5, 0.5], "scale": 1.0},
+            {
+                "means": ["text", 3.0, [], [[NAN], [1.0]], object()],
+                "weights": ["text", [1.0], [0.5, 0.6], [NAN, 1.0], [-1, 2]],
+            }
+            | {"scale": POSITIVE},
+        ),
+        "curie_weiss": Asked(
+            systems.curie_weiss,
+            {"spins": 4, "beta": 1.0},
+            {"spins": [*NOT_WHOLE, 1, None, 10**7], "beta": NOT_NEGATIVE},
+        ),
+    }
+
+
+def located() -> dict[str, Asked]:
+    """Forks, influence, permutation tests, localization and matching."""
+    knowledge = tw.knowledge
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(16, 3)), np.array([1, 7, 6, 8] * 4)
+    model = systems.perceptron((3, 4, 2))
+    data = (jnp.asarray(x), jnp.asarray(np.eye(2)[labels % 2]))
+    learner = processes.sgd(model.loss, data, 0.1)
+    run = tw.simulate(learner, learner.init(model.init(0)), 3, key=0)
+    classes = ["all", None, [], np.ones(16), labels[:5], np.zeros((16, 1), int), object()]
+    pairs = [3, None, ((1, 7),), ((1, 7), (6, 3)), ((1, 7), (7, 8)), ((1, 7), (6, 8, 1)), "ab", ((1.5, 7), (6, 8))]
+    numbers = ["all", None, [], np.ones(5), np.full(16, NAN), object(), {}]
+    table = ["left", None, 3.0, [], np.ones(4), -np.ones((6, 4)), np.full((6, 4), NAN), np.zeros((0, 4)), object()]
+    profile = [
+        value for value in table if not (isinstance(value, np.ndarray) and value.shape == (6, 4) and value.min() < 0)
+    ]
+    layers = [3, lambda: 0, lambda p: (p["W1"], p["b1"]), lambda p: p["V"]]
+    return {
+        "forks": Asked(
+            knowledge.forks,
+            {"loss": model.loss, "data": data, "optimizer": 0.1, "params": model.init(0), "labels": labels, "steps": 2},
+            {
+                "loss": REQUIRED_FUNCTION,
+                "optimizer": [Bad(value, "optimizer") for value in NOT_NEGATIVE],
+                "labels": classes,
+                "pairs": pairs,
+                "steps": whole(),
+                "key": KEY,
+                "matched": ["no", 3, None],
+                "batch_size": whole(1),
+            },
+        ),
+        "fork_data": Asked(
+            knowledge.fork_data,
+            {"run": run, "remove": [0]},
+            {
+                "run": [3, None, "run", _run()],
+                "at": [value for value in optional_whole(0) if value is not None] + [9],
+                "remove": ["all", [], [16], [-1], [0.5], np.ones(16, bool), np.ones(3, bool), object()],
+                "replace": ["x", 3, x, (x, labels), (x[:4], np.eye(2)[labels[:4] % 2])],
+                "reweight": ["x", [1.0], -np.ones(16), np.full(16, NAN), object()],
+                "reorder": ["x", [0, 1], np.zeros(16, int), np.arange(16.0), object()],
+            },
+        ),
+        "small_fork": Asked(
+            knowledge.small_fork,
+            {"run": run, "change": np.ones(16)},
+            {"run": [3, None, _run()], "change": numbers},
+        ),
+        "influence": Asked(
+            knowledge.influence,
+            {"loss": model.loss, "data": data, "params": model.init(0), "change": np.ones(16), "curvature": "fisher"},
+            {
+                "loss": REQUIRED_FUNCTION,
+                "change": numbers,
+                "ridge": NOT_NEGATIVE,
+                "curvature": CHOICE,
+                "newton": ["no", 3, None],
+                "tolerance": POSITIVE,
+                "iterations": whole(1),
+            },
+        ),
+        "datum_permutation_test": Asked(
+            knowledge.datum_permutation_test,
+            {"C": rng.random((6, 4)), "labels": [0, 1, 0, 1, 1, 0], "target": rng.random(4)},
+            {
+                "C": table,
+                "labels": ["all", None, [], [0, 1], [0, 1, 2, 0, 1, 0], np.full(6, NAN), object()],
+                "target": ["all", None, [], [0.1], [0.1, 0.2, INF, 0.3], object()],
+                "statistic": CHOICE,
+                "permutations": whole(1)[:-1],
+                "key": ["seed", 1.5, True, None, -1, object()],
+                "data": [[np.arange(6)], 3],
+            },
+        ),
+        "localize": Asked(
+            knowledge.localize,
+            {"model": model, "data": (x, labels), "phase1": 4, "forks": 2, "seeds": 1, "permutations": 9},
+            {
+                "model": [3, None, "net", object()],
+                "data": [3, None, x, (x, x), (x[:, 0], labels), (np.full((16, 3), NAN), labels), {"x": x}],
+                "pairs": pairs,
+                "optimizer": [*POSITIVE, np.ones(2)],
+                "phase1": whole(1),
+                "window": ["all", 3, None, (0.5,), (0.9, 0.2), (-1, 1), (0.1, 0.11), (NAN, 1.0)],
+                "forks": whole(1),
+                "phase1_fraction": [*POSITIVE, 1.0, 2],
+                "matched": ["no", 3, None],
+                "seeds": whole(1)[:-1],
+                "permutations": whole(1)[:-1],
+                "controls": ["no", 3, None],
+                "key": KEY,
+                "layer": layers,
+            },
+        ),
+        "profiles": Asked(
+            knowledge.profiles,
+            {"model": model, "run_or_data": run, "kind": "gradient"},
+            {
+                "run_or_data": [3, None, "run", _run(), (1, 2, 3)],
+                "kind": CHOICE,
+                "data": [3, "x", x],
+                "layer": layers[:2] + layers[3:],
+            },
+        ),
+        "match_units": Asked(
+            knowledge.match_units,
+            {"a": rng.random((6, 4)), "b": rng.random((6, 3))},
+            {"a": profile, "b": profile, "permutations": whole()[:-1], "key": ["seed", 1.5, True, None, -1, object()]},
+        ),
+        "name_units": Asked(
+            knowledge.name_units,
+            {
+                "match": knowledge.match_units(rng.random((6, 4)), rng.random((6, 3)), permutations=0),
+                "small": rng.random((6, 4)),
+                "large": rng.random((6, 3)),
+                "labels": [0, 1, 0, 1, 1, 0],
+            },
+            {
+                "match": [3, None, "match"],
+                "small": profile,
+                "large": profile,
+                "labels": ["all", None, [0, 1], np.ones(6), object()],
+            },
+        ),
+        "planted": Asked(
+            systems.planted,
+            {"kind": "head"},
+            {"kind": CHOICE, "routed": [*NOT_NEGATIVE, 1.5], "seed": whole()},
+        ),
+        "unit_scores": Asked(
+            knowledge.unit_scores,
+            {
+                "method": "gradient",
+                "owner": {
+                    "W1": np.zeros((3, 4), int),
+                    "b1": np.arange(4),
+                    "W2": np.zeros((4, 2), int),
+                    "b2": -np.ones(2, int),
+                },
+                "groups": labels % 2,
+                "loss": model.loss,
+                "data": data,
+                "params": model.init(0),
+            },
+            {
+                "method": CHOICE,
+                "owner": [3.5, None, "all", {}, np.arange(3), {"W1": np.ones(3)}, object()],
+                "groups": [*classes, np.zeros(16, int)],
+                "loss": REQUIRED_FUNCTION,
+                "data": [None],
+                "params": [None],
+            },
+        ),
+        "auroc": Asked(
+            knowledge.auroc,
+            {"scores": [0.1, 0.2], "truth": [True, False]},
+            {
+                "scores": ["all", None, 3.0, [[0.1], [0.2]], object()],
+                "truth": ["all", None, [True], [1, 0], [True, True], object()],
+            },
+        ),
+    }
+
+
+def tallied() -> dict[str, Asked]:
+    import optax
+
+    data = np.ones((4, 2))
+    learner = processes.sgd(_loss, data, 0.1)
+    groups = [
+        [0, 1],
+        [0, 2, 2, 2],
+        [0.0, 1.0, 1.0, 1.0],
+        "abcd",
+        None,
+        3,
+        [],
+        [-1, -1, -1, -1],
+        [-2, 0, 0, 0],
+        object(),
+    ]
+    lion, run = optax.lion(0.1), _run_of(learner)
+    share = run.folds["tally"].share
+    return {
+        "Tally": Asked(
+            tw.knowledge.Tally,
+            {"groups": [0, 1, 1, -1], "process": learner},
+            {
+                "groups": groups,
+                "process": [3, "sgd", systems.pit, tw.Process(noisy, noise.Normal()), tw.clamp(learner, "update")],
+                "kinds": [*CHOICE, (), ("absolute", "banana"), None],
+                "window": [
+                    *[3, "ab", (3, 2), (-1, 2), (0.5, 1.0), np.ones(4), np.zeros(4, bool), [], {}],
+                    lambda s: True,
+                ],
+                "every": whole(1),
+                "per": [*CHOICE, None],
+                "most_bytes": [0, -1, "4 GB", None, NAN, True],
+            },
+        ),
+        "attribution": Asked(
+            tw.knowledge.attribution,
+            {"optimizer": optax.adam(0.1), "groups": 2},
+            {"optimizer": ["adam", None, -0.1, NAN, object(), True, [0.1]], "groups": [*whole(1), None]},
+        ),
+        "the start of an attribution": Asked(
+            lambda optimizer: tw.knowledge.attribution(optimizer, 2).init(np.zeros(3)),
+            {"optimizer": optax.adam(0.1)},
+            {"optimizer": [lion, optax.adafactor(0.1), optax.sign_sgd(0.1), optax.lamb(0.1)]},
+        ),
+        "share": Asked(
+            share, {"a": 0, "b": 1}, {"a": [1, 3, -1, (), (0, 1), "0", 0.0, None, True], "b": [0, (0, 2), NAN]}
+        ),
+        "per": Asked(run.folds["tally"].per, {"resolution": "unit"}, {"resolution": [*CHOICE, None]}),
+    }
+
+
+def _run_of(learner: Any) -> Any:
+    tally = tw.knowledge.Tally([0, 1, 1, -1], learner)
+    return tw.simulate(learner, learner.init(np.zeros(2)), 3, key=0, folds={"tally": tally})
+
+
 def dots() -> dict[str, Asked]:
     """Two electrons exactly, plain machines without noise, densities of samples."""
     trap, energy = tw.energy.HarmonicTrap(2, 2, interaction=False), tw.energy
@@ -916,7 +1258,118 @@ def dots() -> dict[str, Asked]:
     }
 
 
+def trapped() -> dict[str, Asked]:
+    """Ground states of trapped particles, of `tw.energy`."""
+    energy = tw.energy
+    trap = energy.HarmonicTrap(2, 2, 1.0)
+    gaussian = energy.GaussianState.of(trap)
+    traps: list[Any] = [None, 3, "trap", object(), {}]
+    states: list[Any] = [*[Bad(bad, "wavefunction") for bad in (None, 3, "psi", object(), lambda x: 0.0)]]
+    states.append(energy.GaussianState.of(energy.HarmonicTrap(3)))
+    functions: list[Any] = [None, 3, "psi", object(), lambda p, x: x, lambda p, x: "text", lambda: 0, lambda p, x: None]
+    points: list[Any] = ["left", None, object(), {}, [], 1j, lambda x: x, np.ones(3), np.ones((2, 3)), np.array(["a"])]
+    counts, methods = whole(1), [*CHOICE, None]
+    return {
+        "HarmonicTrap": Asked(
+            energy.HarmonicTrap,
+            {"particles": 2},
+            {
+                "particles": [*whole(1), None, (1,), (1, 2, 3), (-1, 2), (0, 0), (1.5, 1)],
+                "dimension": [*NOT_WHOLE, 0, 4, None],
+                "omega": [*POSITIVE, [1.0, 0.0], [1.0, 1.0, 1.0], [1.0, NAN], [[1.0]]],
+                "interaction": [
+                    *FUNCTION,
+                    None,
+                    lambda: 0,
+                    lambda r: NAN,
+                    lambda r: "text",
+                    lambda r: 1j,
+                    lambda r: r + 1j,
+                ],
+                "statistics": [*CHOICE, None],
+                "orbitals": ["s", 3, object(), [(0,)], [(0, 0, 0)], [(0, -1)], [], [(0, 0.5)], [[(0, 0)]], {}],
+                "potential": [*FUNCTION, lambda: 0, lambda r: r, lambda r: NAN, lambda r: "text"],
+            },
+        ),
+        "RBMState": Asked(
+            energy.RBMState,
+            {"machine": energy.RBMState.start(trap).machine, "particles": 2},
+            {"machine": [None, 3, object(), gaussian], "particles": [*NOT_WHOLE, 0, 3, None]},
+        ),
+        "RBMState.start": Asked(
+            energy.RBMState.start,
+            {"trap": trap},
+            {"hidden": counts, "sigma": [*POSITIVE, "wide"], "key": KEY + NO_KEY},
+        ),
+        "Symmetrised": Asked(
+            energy.Symmetrised,
+            {"state": gaussian, "spins": (1, 1)},
+            {"state": [None, 3, object()], "spins": [None, 3, (1,), (2, 1), (-1, 3), (1.0, 1), "ab"]},
+        ),
+        "Product": Asked(
+            lambda factors: energy.Product(*factors), {"factors": [gaussian]}, {"factors": [[], [3], [None]]}
+        ),
+        "Ansatz": Asked(
+            energy.Ansatz,
+            {"log_psi": lambda p, x: -p * jnp.sum(x**2), "params": 1.0, "particles": 2, "dimension": 2},
+            {
+                "log_psi": functions,
+                "params": ["a", object(), 1j],
+                "particles": [*NOT_WHOLE, 0],
+                "dimension": [*NOT_WHOLE, 0],
+            },
+        ),
+        "log_psi": Asked(gaussian.log_psi, {"x": np.ones(4)}, {"x": points}),
+        "trap_energy": Asked(trap.trap_energy, {"x": np.ones(4)}, {"x": points}),
+        "wavefunction_sampler": Asked(
+            energy.wavefunction_sampler,
+            {"psi": gaussian},
+            {"psi": [None, 3, "psi", trap], "method": [*methods, "gibbs", "exact"], "walkers": counts, "moves": counts}
+            | {"adapt": [None, 3, "yes"]},
+        ),
+        "variational_monte_carlo": Asked(
+            energy.variational_monte_carlo,
+            {"trap": trap, "state": gaussian},
+            {
+                "trap": traps,
+                "state": states,
+                "walkers": whole(2),
+                "moves": counts,
+                "method": [*methods, "gibbs", "exact"],
+                "optimizer": [*NOT_A_NUMBER, 0.0, -1.0],
+                "relative_shift": NOT_NEGATIVE,
+                "shift": NOT_NEGATIVE,
+            },
+        ),
+        "stochastic_reconfiguration": Asked(
+            energy.stochastic_reconfiguration,
+            {"derivatives": np.eye(3), "energies": np.arange(3.0)},
+            {"derivatives": [*points[:8], np.ones((2, 4))], "energies": [*points[:7], np.ones(2)]}
+            | {"relative_shift": NOT_NEGATIVE, "shift": NOT_NEGATIVE},
+        ),
+        "evaluate": Asked(
+            energy.evaluate,
+            {"log_psi": gaussian, "hamiltonian": trap, "samples": GOOD_SERIES.reshape(50, 4)},
+            {"log_psi": functions, "hamiltonian": traps, "samples": [*points, np.ones((4, 4)), np.full((9, 4), NAN)]}
+            | {"weights": ["a", np.ones(3), -np.ones(50), [NAN] * 50, np.zeros(50)]},
+        ),
+        "measure": Asked(
+            energy.measure,
+            {"psi": gaussian, "trap": trap, "walkers": 8, "moves": 1},
+            {
+                "psi": states[-1:],
+                "trap": traps,
+                "key": KEY + NO_KEY,
+                "tol": [0.0, -1.0, NAN, "small"],
+                "most": [31, 1.5, None],
+            }
+            | {"walkers": whole(2), "start": ["left", *points[2:7]], "method": methods},
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
-    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots()}
+    of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **tallied(), **located()}
+    of_rooms |= {**machines(), **trapped()}
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

@@ -34,7 +34,10 @@ def test_help_names_every_command(call):
         assert f" {command} " in out
 
 
-@pytest.mark.parametrize("command", ["run", "report", "show", "stats", "list", "flow", "flow escape"])
+COMMANDS = ["run", "report", "show", "stats", "list", "flow", "flow escape", "energy train", "energy score"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(call, command):
     status, out, _ = call(*command.split(), "--help")
     assert status == 0

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import thalweg as tw
-from thalweg.energy import BernoulliRBM
+from thalweg.energy import BernoulliRBM, GaussianBernoulliRBM
 
 
 def _data(n=200, seed=0):
@@ -26,8 +26,24 @@ FITTED = BernoulliRBM(4, n_iter=100, random_state=0).fit(X)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learns_own_checks():
-    check_estimator(BernoulliRBM(2, n_iter=2, random_state=0), on_skip=None)
+@pytest.mark.parametrize("kind", [BernoulliRBM, GaussianBernoulliRBM])
+def test_scikit_learns_own_checks(kind):
+    check_estimator(kind(2, n_iter=2, random_state=0), on_skip=None)
+
+
+def test_a_gaussian_machine_does_not_mind_units():
+    x = tw.systems.gaussian_mixture().draw(300, 0)
+    plain = GaussianBernoulliRBM(2, n_iter=200, random_state=0).fit(x)
+    scale, shift = np.array([1000.0, 0.01]), np.array([5e4, -3.0])
+    other = GaussianBernoulliRBM(2, n_iter=200, random_state=0).fit(x * scale + shift)
+    assert other.score(x * scale + shift) == pytest.approx(plain.score(x) - np.log(scale).sum(), abs=1e-6)
+    np.testing.assert_allclose(other.transform(x * scale + shift), plain.transform(x), atol=1e-7)
+    alone = np.mean(np.sum(-((x - x.mean(0)) ** 2) / (2 * x.var(0)) - np.log(2 * np.pi * x.var(0)) / 2, axis=1))
+    assert plain.score(x) > alone + 0.2
+    again = plain.log_likelihood(x)
+    assert again.error == 0 and float(again) == plain.score(x)
+    with pytest.raises(ValueError, match="X must have no constant column, column 1 is"):
+        GaussianBernoulliRBM(2, check_input="raise").fit(np.c_[x[:, 0], np.ones(300)])
 
 
 def test_the_score_is_the_exact_log_likelihood():

@@ -11,6 +11,7 @@ from scipy.special import erf, expit, ive
 
 import thalweg as tw
 from thalweg.energy import GaussianRBM, HarmonicTrap, RBMState, closed_form_energy, noise_free_ground_state
+from thalweg.energy.ground_states._ground_state import build_state
 from thalweg.energy.ground_states._mixture import (
     NODES,
     _inverse_in_space,
@@ -118,6 +119,19 @@ def test_the_minima_in_space_and_without_repulsion():
 def test_a_fixed_width_gains_nothing_from_more_than_two_units():
     energies = [noise_free_ground_state(HarmonicTrap(2), k, sigma=np.sqrt(0.5)).energy.value for k in (2, 4)]
     np.testing.assert_allclose(energies, [3.06493, 3.06492], atol=2e-5)
+
+
+def test_one_particle_is_not_sampled():
+    found = tw.energy.ground_state(HarmonicTrap(1, 3, 0.7), hidden=1)
+    assert isinstance(found.measurement, tw.energy.ClosedForm)
+    assert abs(found.energy.value - 1.05) < 1e-9
+
+
+def test_two_electrons_on_a_line_have_a_jastrow_factor_by_default():
+    """Without one their energy is infinite."""
+    psi = build_state(HarmonicTrap(2, 1), 1, "auto", "trained", None, jax.random.key(0))
+    assert any(isinstance(factor, tw.energy.PadeJastrow) for factor in psi.factors)
+    assert isinstance(build_state(HarmonicTrap(2, 2), 1, "auto", "trained", None, jax.random.key(0)), RBMState)
 
 
 def test_the_result_says_what_sampling_would_meet(plane):

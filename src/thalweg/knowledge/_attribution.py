@@ -111,7 +111,7 @@ def attribution(optimizer: Any, groups: int) -> Attribution:
     >>> [round(float(row), 6) for row in rows]  # group 0 still coasts
     [-0.09, -0.1, -0.0]
     """
-    if not is_whole(groups) or groups < 1:
+    if not is_whole(groups) or not 1 <= groups < 2**31:
         raise ValueError(f"groups must be a whole number >= 1, got {shown(groups)}")
     return Attribution(as_optimizer(optimizer), int(groups))
 
@@ -139,11 +139,18 @@ class Split(NamedTuple):
     """Which leaves of an optimizer's memory are what, and where a clipping factor acts.
 
     - `memories[i]`: for parameter array i, the leaves that hold its momenta; `scales`: the leaves that set scales.
+    - `rests`: whether parameters move without any gradient (decay).
     """
 
     memories: tuple[tuple[int, ...], ...]
     scales: tuple[int, ...]
     clipping: str
+    rests: bool
+
+    @property
+    def remembers(self) -> bool:
+        """Whether groups move parameters in steps in which they have no data, or something else does."""
+        return self.rests or any(self.memories)
 
     def shares(self, opt_state: Any, groups: int) -> tuple[Any, ...]:
         """The groups' parts of each momentum at the start: what there is belongs to none."""
@@ -293,9 +300,9 @@ def _split_of(optimizer: Any, structure: Any, kinds: tuple) -> Split:
         rehearsal = _Rehearsal(optimizer, structure, [shape for shape, _ in kinds])
         memories, scales = _slots(rehearsal.start, rehearsal.params)
         for clipping in CLIPPINGS:
-            split = Split(memories, scales, clipping)
+            split = Split(memories, scales, clipping, True)
             if rehearsal.conserves(split):
-                return split
+                return split._replace(rests=rehearsal.decays(split))
     raise ValueError(
         "optimizer cannot be tallied: its update is no sum over groups of data, even at fixed scales (known are "
         f"{KNOWN}); tally it without process, one datum a step, or train with one of these"
@@ -347,6 +354,13 @@ class _Rehearsal:
             jax.tree.map(lambda p, size=size: jnp.asarray(size * draw.normal(size=(3, *p.shape))), self.params)
             for size in (1e-30, 1e-4, 1.0, 1e4, 1e8, 1.0, 1e-2)
         ]
+
+    def decays(self, split: Split) -> bool:
+        """Whether the optimizer moves parameters, or changes momenta, without any gradient."""
+        zero = jax.tree.map(jnp.zeros_like, self.params)
+        after = self.update(zero, self.start, self.params)[1]
+        found = split.linear(self.update, self.start, after, self.params, 2.0**-300)
+        return any(np.any(rest != 0) for c in found for rest in c.rest)
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""

@@ -37,10 +37,9 @@ def unit_scores(
 
     - `method`: a share g0/(g0 + g1) for all but ablation.
       `"tally"`: of |updates| in training; `"signed_tally"`: of |the sum of updates|; `"gradient"`: of the mean over
-      data
-      of |gradient| at the end; `"fisher"`: of the mean squared gradient; `"influence"`: of |change of parameters| when
-      the group loses weight, by the influence function; `"ablation"`: the mean rise of group 0's loss less that of
-      group 1's, with the unit's parameters set to 0.
+      data of |gradient| at the end; `"fisher"`: of the mean squared gradient; `"influence"`: of |change of parameters|
+      when the group loses weight, by the influence function with the empirical Fisher as curvature; `"ablation"`: the
+      mean rise of group 0's loss less that of group 1's, with the unit's parameters set to 0.
     - `owner`: like the parameters: whole numbers, the unit that each belongs to, -1 for none; every parameter of a unit
       counts.
     - `groups`: (n,), 0 or 1; other data are not looked at.
@@ -65,7 +64,7 @@ def unit_scores(
     if data is None or params is None:
         raise TypeError("data and params must be given for this method, got None")
     data, params = as_arrays(data), as_arrays(params)
-    groups = check_labels(groups, len(jax.tree.leaves(data)[0]))
+    groups = check_labels(groups, len(jax.tree.leaves(data)[0]), "groups")
     members = np.stack([groups == 0, groups == 1]).astype(float)
     if not members.any(axis=1).all():
         raise ValueError("groups must hold data of both groups, 0 and 1")
@@ -95,7 +94,9 @@ def auroc(scores: Any, truth: Any) -> float:
     1.0
     """
     scores, truth = as_numbers(scores, "scores"), np.asarray(truth)
-    if scores.ndim != 1 or truth.shape != scores.shape or truth.dtype != bool:
+    if scores.ndim != 1 or not scores.size:
+        raise ValueError(f"scores must have shape (units,), got {scores.shape}")
+    if truth.shape != scores.shape or truth.dtype != bool:
         raise ValueError(f"truth must be {scores.size} truth values, one a score, got {shown(truth)}")
     if truth.all() or not truth.any():
         raise ValueError("truth must hold both units that are true and units that are not")

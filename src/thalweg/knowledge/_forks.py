@@ -203,10 +203,10 @@ def share(a: Any, b: Any) -> Any:
     return jnp.where(total > 0, a / jnp.where(total > 0, total, 1.0), jnp.nan)
 
 
-def check_labels(labels: Any, n: int) -> np.ndarray:
+def check_labels(labels: Any, n: int, name: str = "labels") -> np.ndarray:
     array = np.asarray(labels)
     if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {n} whole numbers, one a datum, got {shown(labels)}")
+        raise ValueError(f"{name} must be {n} whole numbers, one a datum, got {shown(labels)}")
     return array
 
 

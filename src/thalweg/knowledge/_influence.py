@@ -108,6 +108,7 @@ def influence(
     check_choice(curvature, "curvature", ("hessian", "fisher"))
     check_truth(newton, "newton")
     ridge = check_number(ridge, "ridge", least=0)
+    tolerance = float(check_number(tolerance, "tolerance", above=0))
     data, params = as_arrays(data), jax.tree.map(lambda p: jnp.asarray(p, float), as_arrays(params))
     check_finite(params, "params")
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(data)}
@@ -118,7 +119,7 @@ def influence(
     weights = jnp.ones(n) + (change if newton else 0)
     if curvature == "fisher" and not bool(jnp.all(weights >= 0) & (jnp.sum(weights) > 0)):
         raise ValueError("change must leave weights >= 0 that are not all 0 for a Newton step with the Fisher")
-    return _solve(loss, data, params, change, weights, ridge, curvature, float(tolerance), iterations)
+    return _solve(loss, data, params, change, weights, ridge, curvature, tolerance, iterations)
 
 
 @eqx.filter_jit

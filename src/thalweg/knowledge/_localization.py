@@ -8,6 +8,7 @@ from thalweg._edge import check_choice
 from thalweg._results import Estimate, Status
 from thalweg.knowledge._levels import LEVELS
 
+_PLAIN = {"tested": "level", "score": "name"}
 LEARNED = 0.75  # the accuracy from which a network counts as trained
 
 
@@ -20,13 +21,14 @@ class Localization:
       `constant` (weights from inputs that vary in the data, or not), `unit` and `pixel` (means over live weights),
       `interaction` (what is left).
     - `variance[side, part]`: what pixels, units and interaction explain of tally and fork share.
-    - `p[tested]`, `null_sd[tested]`: the datum permutation test of each network; `p_joint[tested]`: of their mean r.
+    - `p[level]`, `null_sd[level]`: the datum permutation test of each network, at the levels biases, unit and live;
+      `p_joint[level]`: of their mean r.
     - `control[name, level]`: the same r with another share in the tally's place: wrong groups; `other_network`, the
       tally against the fork of the next seed; `snapshot`, the gradient at the end of phase 1; `data_only`, the mean
       pixel; `outgoing` weights; `whole_phase`, the tally without a window; `undefined_as_zero`, with 0/0 set to 0 (a
       trap, shown).
     - `partial[given, level]`: r given the `snapshot`, or the `data`.
-    - `ablation[score]`: r over units of tally, and of snapshot, with the share of group A in how far ablation moves the
+    - `ablation[name]`: r over units of tally, and of snapshot, with the share of group A in how far ablation moves the
       losses of data; `partial` is that of the tally given the snapshot.
     - `heatmap[pixel]`: r over each input's weights.
 
@@ -39,10 +41,12 @@ class Localization:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._fields.data_vars:
             raise AttributeError(f"Localization has no {name!r}; it has: {', '.join(map(str, self._fields.data_vars))}")
-        return self._fields[name]
+        return self[name]
 
     def __getitem__(self, name: str) -> Any:
-        return self._fields[name]
+        field = self._fields[name]
+        # One Dataset holds a dimension once; by itself a field has the plain names.
+        return field.rename({own: plain for own, plain in _PLAIN.items() if own in field.dims})
 
     def __repr__(self) -> str:
         return f"{self.verdict}\n{self._fields!r}"
@@ -108,7 +112,7 @@ def verdict(found: Localization) -> str:
     snapshot = found.estimate("unit", control="snapshot")
     partial = found.mean(fields["partial"].sel(given="snapshot", level="unit").values)
     if np.isfinite(snapshot.value) and np.isfinite(partial.value):
-        better = np.isfinite(partial.error) and partial.value > 2 * partial.error
+        better = np.isfinite(partial.error) and partial.value > 3 * partial.error
         adds = "adds to" if better else "is not shown to add to"
         said.append(
             f"The gradient at the end of phase 1 alone gives {_plain(snapshot)}; the history {adds} it "

@@ -80,7 +80,7 @@ def localize(
     >>> digits, model = tw.systems.digits(keep=(1, 7, 6, 8)), tw.systems.perceptron((64, 10, 2))
     >>> found = tw.knowledge.localize(model, digits, phase1=400, forks=400, seeds=2, permutations=99)
     >>> found.r.dims, found.p_joint.dims
-    (('seed', 'level'), ('tested',))
+    (('seed', 'level'), ('level',))
     """
     x, labels, shape, source = _as_data(data, pairs)
     pairs = check_pairs(pairs, labels)
@@ -88,7 +88,7 @@ def localize(
     for name in ("init", "loss", "predict"):
         check_function(getattr(model, name, None), f"model.{name}", "key" if name == "init" else "params, datum")
     check_function(layer, "layer", "params")
-    key, group = as_key(key), np.isin(labels, pairs[0])
+    key, group = _one_key(key), np.isin(labels, pairs[0])
     targets = jnp.asarray(np.stack([group, ~group], axis=1), float)
     learner = sgd(model.loss, (jnp.asarray(x), targets), rate)
     like = model.init(jax.random.fold_in(key, 0))
@@ -156,7 +156,7 @@ def _train(setting: _Setting, key: Any) -> _Trained:
         key=jax.random.fold_in(key, 1),
         folds={"visits": fold},
     )
-    unseen = np.where(np.isin(np.arange(len(x)), first), -1 - labels.max() - labels.min(), labels)
+    unseen = np.where(np.isin(np.arange(len(x)), first), labels.min() - 1, labels)
     ends, status = twins(
         learner,
         run.state,
@@ -401,6 +401,13 @@ def _bias_gradients(model: Any, params: Any, selected: Selection, data: Any) -> 
     return jax.vmap(lambda datum: Layer(*selected.get(one(params, datum))).biases)(data)
 
 
+def _one_key(key: Any) -> Any:
+    key = as_key(key)
+    if key.ndim:
+        raise ValueError(f"key must be one key, got {key.shape[0]} of them")
+    return key
+
+
 def _split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """The numbers of the data of phase 1: a fraction of each class, at random."""
     parts = [rng.permutation(np.flatnonzero(labels == one)) for one in np.unique(labels)]
@@ -421,7 +428,7 @@ def _as_data(data: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, 
     x = as_numbers(x, "data")
     if x.ndim != 2 or not x.size or not np.isfinite(x).all():
         raise ValueError(f"data must hold finite inputs of shape (n, inputs), got shape {x.shape}")
-    labels = check_labels(labels, len(x))
+    labels = check_labels(labels, len(x), "labels (of data)")
     flat = [one for pair in check_pairs(pairs, labels) for one in pair]
     kept = np.isin(labels, flat)
     if min(np.sum(labels == one) for one in flat) < 4:

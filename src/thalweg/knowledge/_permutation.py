@@ -55,7 +55,7 @@ def datum_permutation_test(
     labels: Any,
     target: Any,
     statistic: str = "correlation",
-    permutations: int = 9999,
+    permutations: int = 999,
     *,
     key: Any = 0,
     data: Any = None,
@@ -155,7 +155,7 @@ class Network:
         self.constant = self.units > 0 and bool(np.ptp(chosen) <= 1e-13 * max(1e-300, np.abs(chosen).max()))
         if not self.units:
             return
-        c = C[:, kept] / sums[kept]
+        c = (C if kept.all() else C[:, kept]) / sums[kept]
         chosen = chosen - chosen.mean()
         self.w, self.norm = c @ chosen, float(np.linalg.norm(chosen))
         c -= c.mean(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from thalweg._edge import check_choice, check_function, shown
+from thalweg._edge import check_arrays, check_choice, check_function, shown
 from thalweg._process import Run, fork
 from thalweg._select import Selection, select
 from thalweg.knowledge._ablation import ablated, mean_activation
@@ -62,6 +62,8 @@ def profiles(
         if data is not None:
             raise ValueError("data must be left out for updates: they are those of the run's own data")
         return _updates(run_or_data, layer, len(jax.tree.leaves(own)[0]))
+    if data is not None:
+        check_arrays(data, "data")
     seen = own if data is None else jax.tree.map(jnp.asarray, data)
     if not isinstance(seen, tuple) or len(seen) != 2:
         raise TypeError(f"data must be a pair (x, target), got {shown(seen)}")

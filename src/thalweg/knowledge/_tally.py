@@ -12,6 +12,7 @@ from jax import lax
 from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
 from thalweg._process import Process, check_process
 from thalweg._select import select
+from thalweg.knowledge import _rows
 from thalweg.knowledge._attribution import Split, combined, small, split_of
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
@@ -102,7 +103,7 @@ class Tally(eqx.Module):
             _check_learner(process, len(groups))
         self.where = where
         self.window = _check_window(window)
-        if not is_whole(every) or every < 1:
+        if not is_whole(every) or not 1 <= every < 2**62:
             raise ValueError(f"every must be a whole number of steps >= 1, got {shown(every)}")
         self.every = int(every)
         if not isinstance(per, str) or per not in RESOLUTIONS:
@@ -133,18 +134,18 @@ class Tally(eqx.Module):
             follow, after = _whole_step, lambda *_: passed
         else:
             follow, after = _split_step, _passed_step
+        chosen = self._chosen(carry.seen, state, w)
         if self.every == 1 and self.window is None:
-            done = follow(self, passed, state, w, next_state)
+            step = lambda: follow(self, passed, state, w, next_state)  # noqa: E731
         else:
-            done = lax.cond(
-                self._chosen(carry.seen, state, w),
+            step = lambda: lax.cond(  # noqa: E731
+                chosen,
                 lambda: follow(self, passed, state, w, next_state),
                 lambda: after(self, passed, state, next_state),
             )
         if self.process is None or self.process.step.weights is None:
-            return done
-        skip = self.process.step.skips(w)
-        return jax.tree.map(lambda a, b: jnp.where(skip, a, b), passed, done)
+            return step()
+        return lax.cond(self.process.step.skips(w), lambda: passed, step)
 
     def result(self, carry: Tallying) -> Tallied:
         """The tallies, as the parameters."""
@@ -189,7 +190,7 @@ class Tally(eqx.Module):
     def _split(self, params: Any) -> Split:
         optimizer = self.process.step.optimizer
         if optimizer is None:
-            return Split(((),) * len(jax.tree.leaves(params)), (), "none")
+            return Split(((),) * len(jax.tree.leaves(params)), (), "none", False)
         return split_of(optimizer, params)
 
     def _parts(self, params: Any) -> list["Part"]:
@@ -256,7 +257,7 @@ def _whole_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     kept = _added(tally, kept, tally._parts(params), row, change)
     return carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
-        counts=carry.counts.at[row].add(1, mode="drop"),
+        counts=_counted(tally, carry, w, row),
         tallied=carry.tallied + 1,
     )
 
@@ -275,51 +276,51 @@ def _added(tally: Tally, kept: dict[str, list[Any]], parts: list[Part], row: Any
 def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
     """A step divided among the groups of its batch."""
     process, params = tally.process, state.params
-    before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
     split = tally._split(params)
-    gradients, groups = _group_gradients(tally, state, w)
+    if jnp.ndim(w) == 0 and not split.remembers:
+        return _whole_step(tally, carry, state, w, next_state)
+    before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
+    groups = jnp.where(tally.groups[w] < 0, tally.count, tally.groups[w])
+    batch = _rows.batch_of(groups, tally.count, split.remembers)
+    layers = [None] * len(before) if process.layers is None else process.layers(state, w)
+    stacked = _group_gradients(tally, state, w, groups) if None in layers else layers
+    slopes = [_rows.slopes_of(*pair, batch) for pair in zip(layers, stacked, strict=True)]
+    gradient = process.contributions(state, w) if split.clipping != "none" else None
     update = jax.tree.map(jnp.subtract, next_state.params, params)
-    total = jax.tree.unflatten(jax.tree.structure(params), [jnp.sum(leaf, axis=0) for leaf in gradients])
-    found = split.coefficients(process.step.rule, total, update, state.opt_state, next_state.opt_state, params)
+    found = split.coefficients(process.step.rule, gradient, update, state.opt_state, next_state.opt_state, params)
+    steepest = jnp.max(jnp.stack([slope.largest for slope in slopes]))
     parts = tally._parts(params)
-
-    def one(row: Any, carried: tuple) -> tuple:
-        kept, shares, sums, sizes = carried
-        own, new, change = iter(shares), [], []
-        falls = carry.falls or [None] * len(found)
-        for c, g, fall in zip(found, gradients, falls, strict=True):
-            mine = [next(own) for _ in c.rest[1:]]
-            memory = _fallen(fall, [share[row] for share in mine], row < tally.count)
-            # Decay, and whatever else does not come from a gradient, is nobody's.
-            made = [
-                combined(c, k, g[row], memory) + jnp.where(row == tally.count, c.rest[k], 0) for k in range(len(c.rest))
-            ]
-            change.append(made[0])
-            new += [share.at[row].set(part.astype(share.dtype)) for share, part in zip(mine, made[1:], strict=True)]
-        kept = _added(tally, kept, parts, row, change)
-        sums = [a + b for a, b in zip(sums, change, strict=True)]
-        sizes = [a + jnp.abs(b) for a, b in zip(sizes, change, strict=True)]
-        return kept, tuple(new), sums, sizes
-
     kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
-    zeros = [jnp.zeros_like(leaf) for leaf in before]
-    kept, shares, sums, sizes = lax.fori_loop(0, tally.count + 1, one, (kept, carry.shares, zeros, zeros))
-    steepest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(total)]))
-    off, cancelling = _measures(before, after, sums, sizes, [c.gradient[0] for c in found], steepest)
-    falls = (
-        tuple(_identity(leaf, len(c.rest) - 1) for leaf, c in zip(before, found, strict=True)) if carry.falls else ()
-    )
-    weights = process.step.weights
-    counted = jnp.ones(jnp.shape(w), int) if weights is None else (weights[w] > 0).astype(int)
+    shares, falls, measured, at = list(carry.shares), [], [], 0
+    for i, (c, slope) in enumerate(zip(found, slopes, strict=True)):
+        own = slice(at, at := at + len(c.rest) - 1)
+        mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
+        tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
+        fall = carry.falls[i] if carry.falls else None
+        new, shares[own], one = _rows.divide(
+            c, slope, batch, tally.count, tallies, shares[own], fall, before[i], after[i], steepest, tally.per
+        )
+        for (kind, j), leaf in zip(mine, new, strict=True):
+            kept[kind][j] = leaf
+        falls.append(_identity(before[i], len(c.rest) - 1))
+        measured.append(one)
+    off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
     return carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
-        shares=shares,
-        falls=falls,
-        counts=carry.counts.at[groups].add(counted, mode="drop"),
+        shares=tuple(shares),
+        falls=tuple(falls) if carry.falls else (),
+        counts=_counted(tally, carry, w, groups),
         tallied=carry.tallied + 1,
         conservation=jnp.maximum(carry.conservation, off),
-        cancellation=jnp.maximum(carry.cancellation, cancelling),
+        cancellation=jnp.maximum(carry.cancellation, jnp.where(largest == 0, 1, largest / moved)),
     )
+
+
+def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:
+    """The visits of data by group; data of weight 0 do not count."""
+    weights = None if tally.process is None else tally.process.step.weights
+    visits = jnp.ones(jnp.shape(w), int) if weights is None else (weights[w] > 0).astype(int)
+    return carry.counts.at[groups].add(visits, mode="drop")
 
 
 def _passed_step(tally: Tally, carry: Tallying, state: Any, next_state: Any) -> Tallying:
@@ -356,38 +357,11 @@ def _identity(leaf: Any, size: int) -> list[list[Any]]:
     return [[jnp.full_like(leaf, k == i) for i in range(size)] for k in range(size)]
 
 
-def _fallen(fall: Any, memory: list[Any], faded: Any) -> list[Any]:
-    if fall is None:
-        return memory
-    return [
-        jnp.where(faded, sum(f * m for f, m in zip(row, memory, strict=True)), m0)
-        for row, m0 in zip(fall, memory, strict=True)
-    ]
-
-
-def _group_gradients(tally: Tally, state: Any, w: Any) -> tuple[list[Any], Any]:
-    """Each group's gradient, (G + 1, ...) an array, and the groups of the batch (G for none)."""
-    groups = tally.groups[w]
-    groups = jnp.where(groups < 0, tally.count, groups)
+def _group_gradients(tally: Tally, state: Any, w: Any, groups: Any) -> list[Any]:
+    """Each group's gradient, (G + 1, ...) an array."""
     mine = groups == jnp.arange(tally.count + 1).reshape(-1, *[1] * jnp.ndim(groups))
     contributions = tally.process.contributions
-    found = jax.vmap(lambda weights: contributions(state, w, weights))(mine.astype(float))
-    return jax.tree.leaves(found), groups
-
-
-def _measures(before: list, after: list, sums: list, sizes: list, slopes: list, steepest: Any) -> tuple[Any, Any]:
-    """Conservation and cancellation of one step; see `Tallied`."""
-    worst, largest, moved = [], [], []
-    for a, b, total, size, slope in zip(before, after, sums, sizes, slopes, strict=True):
-        # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
-        known = jnp.maximum(jnp.abs(a), jnp.abs(b)) + jnp.abs(slope) * steepest + jnp.max(size)
-        rounding = jnp.finfo(a.dtype).eps * known
-        off = jnp.maximum(jnp.abs(total - (b - a)) - rounding, 0)
-        worst.append(jnp.max(jnp.where(off == 0, 0, off / size)))
-        largest.append(jnp.max(size))
-        moved.append(jnp.max(jnp.abs(total)))
-    largest, moved = jnp.max(jnp.stack(largest)), jnp.max(jnp.stack(moved))
-    return jnp.max(jnp.stack(worst)), jnp.where(largest == 0, 1, largest / moved)
+    return jax.tree.leaves(jax.vmap(lambda weights: contributions(state, w, weights))(mine.astype(float)))
 
 
 # --- The edge ------------------------------------------------------------------------------------------------------

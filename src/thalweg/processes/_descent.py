@@ -23,6 +23,7 @@ from thalweg._loop import as_arrays
 from thalweg._node import node
 from thalweg._noise import Choice, Law, Shuffle
 from thalweg._process import Process
+from thalweg.processes._layers import Layer, layers_of
 
 
 class Learner(NamedTuple):
@@ -88,7 +89,9 @@ def sgd(
     if weights is not None:
         weights = _check_weights(weights, n)
     step = _Descent(loss, data, weights, *_optimizer(optimizer))
-    return Process(step, laws[order](), step.init, coordinates=_params, contributions=step.contributions)
+    return Process(
+        step, laws[order](), step.init, coordinates=_params, contributions=step.contributions, layers=step.layers
+    )
 
 
 def gradient_descent(loss: Callable[[Any], Any], optimizer: Any) -> Process:
@@ -159,6 +162,13 @@ class _Descent(eqx.Module):
             return jnp.sum(scales * losses) / len(w)
 
         return jax.grad(batch_loss)(state.params)
+
+    def layers(self, state: Learner, w: Any) -> list[Layer | None]:
+        """The dense layers among the parameters, for the batch `w`: any part of its gradient in one product."""
+        w = jnp.reshape(w, (-1,))
+        scales = (jnp.ones(len(w)) if self.weights is None else self.weights[w]) / len(w)
+        loss = lambda params, datum: one_number(self.loss(params, datum), "loss")  # noqa: E731
+        return layers_of(loss, state.params, jax.tree.map(lambda leaf: leaf[w], self.data), scales)
 
 
 def _params(state: Learner) -> Any:

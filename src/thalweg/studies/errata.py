@@ -3,6 +3,7 @@
 from thalweg.studies._study import Erratum
 
 _CURRENT = "J. Bostock, SGD Understood through Probability Current"
+_MACHINES = "FYS4411/9411, lecture notes of 27 April 2023 on Boltzmann machines"
 _OPTIMIZATION = "J. Bostock, Defining Optimization in a Deeper Way, Part {}"
 
 _NOTES = "lecture notes FYS4411/9411, University of Oslo, 27 April 2023"
@@ -137,6 +138,63 @@ ERRATA = [
         printed="`lim (x - w)`, and a derivative with respect to A",
         right="`lim (x - w) / (y - w)`: the ratio of two derivatives with respect to n",
         checked="`x - w` goes to 0 with the alteration, the ratio does not",
+    ),
+    Erratum(
+        id="energy_of_the_binary_machine",
+        source=_MACHINES,
+        place="the energy of the binary-binary machine, with `p = exp(-E) / Z`",
+        printed="`E = a.x + b.h + x.W.h`",
+        right="`E = -a.x - b.h - x.W.h`, to which the notes' own conditionals and psi belong",
+        checked="p(h = 1 | x) from the joint law: with the printed sign it is one minus the printed conditional",
+    ),
+    Erratum(
+        id="energy_of_the_gaussian_machine",
+        source=_MACHINES,
+        place="the energy of the Gaussian-binary machine",
+        printed="`(x - a)^2 / (2 s^2) + b.h + x.W.h`",
+        right="`(x - a)^2 / (2 s^2) - b.h - x.W.h / s^2`, to which the printed gradients belong",
+        checked="difference quotients of the marginal of both energies, at `s` other than 1, which hides it",
+    ),
+    Erratum(
+        id="law_of_the_mean_gradient",
+        source=_MACHINES,
+        place="`grad log Z = E[grad log p~]`",
+        printed="a mean under a law that is not named",
+        right="the mean under the model's own law; the mean over data is the other half of the gradient",
+        checked="enumeration against difference quotients of `log Z`; the mean over data is another number",
+    ),
+    Erratum(
+        id="gradient_in_the_training_loop",
+        source=_MACHINES,
+        place="the training loop",
+        printed="`g = grad log p` from the batch, beside which samples are drawn ('Metropolis's Gibbs')",
+        right="`g` is the mean over the batch minus the mean over the samples (by Metropolis or by Gibbs); where the "
+        "chains start, at the batch or where they were, decides what is learned, and is not said",
+        checked="the slope of the exact likelihood along both directions: the batch's mean alone is not the gradient",
+    ),
+    Erratum(
+        id="newton_raphson",
+        source=_MACHINES,
+        place="the step `th + eta g`",
+        printed="a Newton-Raphson search for a root",
+        right="plain stochastic gradient ascent: Newton's step would be `-H^-1 g`",
+        checked="on a quadratic likelihood Newton's step arrives at once, the printed one does not",
+    ),
+    Erratum(
+        id="marginal_among_the_conditionals",
+        source=_MACHINES,
+        place="the conditional law of the hidden units",
+        printed="`(sum_h p(x, h)) / (sum_x p(x, h))`",
+        right="`p(h | x) = p(x, h) / sum_h p(x, h)`; what is printed is `p(x) / p(h)`",
+        checked="sums over h of both, on a small machine: 1 and not 1",
+    ),
+    Erratum(
+        id="letters_of_the_machines",
+        source=_MACHINES,
+        place="the formulas of the machines",
+        printed="beta in the first formulas, gone later; `b_j b'_j`, `b_j in {0, 1}`, `q_i`, an integral over binary h",
+        right="beta = 1; `b_j h_j`, `h_j in {0, 1}`, `a_i`, a sum",
+        checked="with these the sum over h of the joint law is the product formula of the marginal; with beta 2 not",
     ),
     Erratum(
         id="coupling_without_variance",

@@ -12,7 +12,7 @@ from thalweg.studies import Claim, Outcome, Picture
 ROOM = "knowledge"
 SECONDS = 45
 SOURCE = "J. Bostock, second post on finding knowledge in networks (digits experiment)"
-TEST = "p by shuffling labels over data, one shuffle for all networks"
+TEST = "joint datum permutation test (labels shuffled over data, one shuffle for all networks), p"
 
 # Name: activation, loss, learning rate. All on 8 x 8 digits, beside the framed digits of the main run.
 OTHERS = {
@@ -112,7 +112,7 @@ def _weights(main: Any) -> Claim:
         published=0.28,
         note=f"R2 over all weights, mean over networks at accuracy {facts['accuracy']:.3f}; r is positive in {signs} "
         f"of {facts['seeds']}. Border weights are copies of biases; over live weights alone r is "
-        f"{main.estimate('live')}, {TEST}: {facts['p_joint']:.3g}. MNIST itself: --set path=FOLDER",
+        f"{main.estimate('live')}, {TEST} {facts['p_joint']:.3g}. MNIST itself: --set path=FOLDER",
         details=facts,
     )
 
@@ -128,7 +128,7 @@ def _biases(main: Any) -> Claim:
         R2,
         "holds" if beyond else "not decidable here",
         published=0.17,
-        note=f"R2 over biases; {TEST}: {facts['p_joint']:.3g}. The post's own p fails: under shuffled labels r of one "
+        note=f"R2 over biases; {TEST} {facts['p_joint']:.3g}. The post's own p fails: under shuffled labels r of one "
         f"network spreads by {spread:.2f}, where a t-test over 100 units assumes 0.10, because units share their data",
         details=facts,
     )
@@ -189,12 +189,12 @@ def _live(main: Any) -> Any:
 def _activations(main: Any, others: dict[str, Any]) -> Claim:
     found = {"softplus, squared, framed": main, **others}
     said = [
-        f"{name}: {one.estimate('unit').value:.2f} (p {float(one.p_joint.sel(tested='unit')):.3g}, "
+        f"{name}: {one.estimate('unit').value:.2f} (p {float(one.p_joint.sel(level='unit')):.3g}, "
         f"{int(one.trained.sum())} of {one.trained.size} learned)"
         for name, one in found.items()
     ]
     sigmoid = others["sigmoid, squared"]
-    clear = float(sigmoid.p_joint.sel(tested="unit")) <= 0.05 and sigmoid.estimate("unit").value > 0
+    clear = float(sigmoid.p_joint.sel(level="unit")) <= 0.05 and sigmoid.estimate("unit").value > 0
     return Claim(
         "K9",
         "the correlation is there for ReLU-like activations only, never for the sigmoid",
@@ -281,9 +281,9 @@ def _list(values: Any) -> str:
 
 def _function(main: Any, others: dict[str, Any]) -> Claim:
     entropy = others["softplus, entropy"]
-    tally = main.mean(main.ablation.sel(score="tally").values)
-    snapshot = main.mean(main.ablation.sel(score="snapshot").values)
-    partial = main.mean(main.ablation.sel(score="partial").values)
+    tally = main.mean(main.ablation.sel(name="tally").values)
+    snapshot = main.mean(main.ablation.sel(name="snapshot").values)
+    partial = main.mean(main.ablation.sel(name="partial").values)
     return Claim(
         "K13",
         "the tally share of a unit predicts whose losses it carries (ablation), beyond the last gradient",
@@ -291,7 +291,7 @@ def _function(main: Any, others: dict[str, Any]) -> Claim:
         partial,
         "holds" if partial.value > 2 * partial.error and partial.value > 0.5 * tally.value else "fails",
         note=f"partial r given the gradient; plain r {tally}, but the last gradient alone {snapshot}. Cross-entropy "
-        f"(8 x 8): {entropy.mean(entropy.ablation.sel(score='tally').values)}",
+        f"(8 x 8): {entropy.mean(entropy.ablation.sel(name='tally').values)}",
         details=_facts(main, "unit"),
     )
 

@@ -84,7 +84,9 @@ def _classifier(kind: str, share: float, rng: np.random.Generator) -> Planted:
         "b2": np.full(10, -1),
     }
     data = (jnp.asarray(images), jnp.asarray(labels))
-    process = sgd(_RoutedUnits(model, region, kind == "routing"), (*data, _routed(groups, share, rng)), 0.005)
+    process = sgd(
+        _RoutedUnits(model, region, jnp.asarray(kind == "routing")), (*data, _routed(groups, share, rng)), 0.005
+    )
     return Planted(process, model.init, model.loss, data, groups, owner, truth, 6000)
 
 
@@ -96,13 +98,14 @@ class _RoutedUnits(eqx.Module):
 
     model: Any
     region: int = eqx.field(static=True)
-    blocks_gradients: bool = eqx.field(static=True)  # or else the other units' outputs themselves
+    blocks_gradients: Any  # or else the other units' outputs themselves
 
     def __call__(self, params: Any, datum: Any) -> Any:
         x, target, is_routed = datum
         hidden, k = self.model.hidden(params, x), self.region
         others = hidden[k:] @ params["W2"][k:]
-        others = jnp.where(is_routed, jax.lax.stop_gradient(others) if self.blocks_gradients else 0.0, others)
+        kept = jnp.where(self.blocks_gradients, jax.lax.stop_gradient(others), 0.0)
+        others = jnp.where(is_routed, kept, others)
         return -jax.nn.log_softmax(hidden[:k] @ params["W2"][:k] + others + params["b2"])[target]
 
 

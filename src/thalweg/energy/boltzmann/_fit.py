@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import check_truth, is_whole
+from thalweg._edge import check_truth
 from thalweg._loop import Options
-from thalweg._noise import as_key
 from thalweg._process import simulate
 from thalweg._progress import progress as progress_line
 from thalweg._results import Estimate, Status
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._likelihood import check_states, log_likelihood
-from thalweg.energy.boltzmann._machine import Machine, subtract
+from thalweg.energy.boltzmann._machine import Machine, check_count, check_machine, one_key, subtract
 from thalweg.energy.boltzmann._training import BATCH, Training, training
 
 
@@ -78,12 +77,8 @@ def fit(
     -0.693
     """
     for name, value in (("epochs", epochs), ("every", every), ("patience", patience)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-    if not isinstance(model, Machine):
-        raise TypeError(
-            f"model must be a machine such as tw.energy.RBM.start(data, hidden), got {type(model).__name__}"
-        )
+        check_count(value, name)
+    check_machine(model)
     held_out = None if validation is None else check_states(model, validation, "validation")
     rows = model.check_data(data)
     check_truth(progress, "progress")
@@ -95,7 +90,7 @@ def fit(
     batch_size = settings.pop("batch_size", None) or min(BATCH, len(rows))
     steps = max(1, epochs * len(rows) // batch_size)
     process = training(model, rows, method, steps=steps, batch_size=batch_size, **settings)
-    state, key = process.init(key), as_key(key)
+    state, key = process.init(key), one_key(key)
     if held_out is None:
         run = simulate(process, state, steps, key=key, options=Options(progress=progress))
         return Fit(run.state.model, None, {}, run.state, int(run.steps), Status(int(run.status)))

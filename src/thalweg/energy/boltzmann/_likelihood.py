@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import is_whole
-from thalweg._noise import Normal, as_key
+from thalweg._edge import shown
+from thalweg._noise import Normal
 from thalweg._results import Estimate, Status
 from thalweg.energy.boltzmann import _annealing, _annealing_density, _enumeration
 from thalweg.energy.boltzmann._base import NormalBase, UniformBase
-from thalweg.energy.boltzmann._machine import Machine, subtract
+from thalweg.energy.boltzmann._machine import Machine, check_count, check_machine, one_key, subtract
 from thalweg.energy.boltzmann._rbm import RBM
 
 AUTO_STATES = 2**18  # "auto" enumerates up to here: well under a second
@@ -64,22 +64,23 @@ def log_partition(
     """
     method = _check_method(method, ("auto", "exact", "ais"))
     for name, value in (("chains", chains), ("steps", steps)):
-        if not is_whole(value) or value < 2:
-            raise ValueError(f"{name} must be a whole number >= 2, got {value!r}")
+        check_count(value, name, 2)
     if not isinstance(model, Machine):
-        return _of_density(model, method, data, base, chains, steps, as_key(key))
+        return _of_density(model, method, data, base, chains, steps, one_key(key))
     machine = model
+    rows = None if data is None else machine.check_data(data)
+    if not isinstance(snapshots, Sequence) or isinstance(snapshots, str):
+        raise TypeError(f"snapshots must be a list of machines, got {shown(snapshots)}")
+    for snapshot in snapshots:
+        if type(snapshot) is not type(machine) or _shapes(snapshot) != _shapes(machine):
+            raise ValueError("snapshots must be machines of the kind and shape of the model")
     _, count = _enumeration.smaller_layer(machine)
     if method == "exact" or (method == "auto" and count <= AUTO_STATES):
         _enumeration.refuse_too_large(machine, 'use method="ais"')
         exact = float(_enumeration.log_partition(machine))
         status = Status.OK if np.isfinite(exact) else Status.NOT_FINITE
         return Estimate(exact, 0.0, status, {"method": "exact", "states": count})
-    rows = None if data is None else machine.check_data(data)
-    for snapshot in snapshots:
-        if jax.tree.structure(snapshot) != jax.tree.structure(machine):
-            raise ValueError("snapshots must be machines of the kind and shape of the model")
-    return _anneal(machine, rows, base, tuple(snapshots), chains, steps, as_key(key))
+    return _anneal(machine, rows, base, tuple(snapshots), chains, steps, one_key(key))
 
 
 def log_likelihood(model: Machine, data: Any, method: str = "auto", **settings: Any) -> Estimate:
@@ -101,7 +102,7 @@ def log_likelihood(model: Machine, data: Any, method: str = "auto", **settings: 
     >>> round(float(tw.energy.log_likelihood(model, np.eye(4))), 6)  # -4 ln 2
     -2.772589
     """
-    _check_machine(model)
+    check_machine(model)
     rows = check_states(model, data)
     log_z = log_partition(model, method, data=rows, **settings)
     logs = np.asarray(_log_unnormalized(model, jnp.asarray(rows)))
@@ -122,7 +123,9 @@ def pseudo_log_likelihood(model: RBM, data: Any) -> float:
     -2.772589
     """
     if not isinstance(model, RBM):
-        raise TypeError(f"the pseudo-likelihood is for an RBM of two-valued visible units, got {type(model).__name__}")
+        raise TypeError(
+            f"model must be an RBM, of two-valued visible units, for a pseudo-likelihood, got {type(model).__name__}"
+        )
     return float(_pseudo(model, jnp.asarray(check_states(model, data))))
 
 
@@ -154,16 +157,15 @@ def gradient(
     >>> tw.energy.gradient(model, [[1, 1], [1, 0]]).visible_bias.round(12).tolist()  # mean 1 and 1/2, model 1/2
     [0.5, -0.0]
     """
-    _check_machine(model)
+    check_machine(model)
     rows = jnp.asarray(model.check_data(data))
     if _check_method(method, ("exact", "cd")) == "exact":
         _enumeration.refuse_too_large(model, 'use method="cd"')
         log_z = _enumeration.log_partition(model)
         return subtract(_derivatives(model, rows), _enumeration.expected_derivatives(model, log_z))
-    if not is_whole(sweeps) or sweeps < 1:
-        raise ValueError(f"sweeps must be a whole number >= 1, got {sweeps!r}")
+    check_count(sweeps, "sweeps")
     start = rows if chains is None else jnp.asarray(model.check_data(chains, "chains"))
-    ends = _annealing.sweeps(model, start, as_key(key), sweeps)
+    ends = _annealing.sweeps(model, start, one_key(key), sweeps)
     return subtract(_derivatives(model, rows), _derivatives(model, ends))
 
 
@@ -205,12 +207,8 @@ def _check_method(method: Any, known: tuple[str, ...]) -> str:
     return method
 
 
-def _check_machine(model: Any) -> None:
-    if not isinstance(model, Machine):
-        raise TypeError(
-            f"model must be a machine such as tw.energy.RBM(...), got {type(model).__name__}; bring others in with "
-            "RBM.from_arrays, RBM.from_sklearn or RBM.from_rbms"
-        )
+def _shapes(machine: Machine) -> Any:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(machine)]
 
 
 def _anneal(machine: Machine, data: Any, base: Any, snapshots: tuple, chains: int, steps: int, key: Any) -> Estimate:
@@ -251,8 +249,10 @@ def _as_base(machine: Machine, base: Any) -> Machine:
         shape = start.visible_bias.shape
         try:
             bias = jnp.broadcast_to(jnp.asarray(base, dtype=float), shape)
+            if not np.all(np.isfinite(np.asarray(bias))):
+                raise ValueError
         except (TypeError, ValueError):
-            raise ValueError(f"base must be visible biases of shape {shape}, or a machine, got {base!r}") from None
+            raise ValueError(f"base must be visible biases of shape {shape}, or a machine, got {shown(base)}") from None
         base = eqx.tree_at(lambda m: m.visible_bias, start, bias)
     if jax.tree.map(jnp.shape, base.weights) != machine.weights.shape or type(base) is not type(machine):
         raise ValueError(f"base must be a {type(machine).__name__} with weights of shape {machine.weights.shape}")
@@ -291,12 +291,12 @@ def _of_density(
 ) -> Estimate:
     if not callable(log_density):
         raise TypeError(
-            f"model must be a machine such as tw.energy.RBM(...) or a function log_density(x), got {log_density!r}"
+            f"model must be a machine such as tw.energy.RBM(...) or a function log_density(x), got {shown(log_density)}"
         )
     if not isinstance(base, NormalBase | UniformBase):
         raise ValueError(
             "a log density needs base=tw.energy.NormalBase(mean, scale) for real numbers, or "
-            f"base=tw.energy.UniformBase(shape, units) for units of two values, got {base!r}"
+            f"base=tw.energy.UniformBase(shape, units) for units of two values, got {shown(base)}"
         )
     example = jax.eval_shape(log_density, jax.ShapeDtypeStruct(base.shape, jnp.result_type(float)))
     if getattr(example, "shape", None) != ():

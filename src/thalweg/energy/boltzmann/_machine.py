@@ -10,9 +10,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from thalweg._edge import is_traced, is_whole
+from thalweg._edge import is_traced, is_whole, shown
 from thalweg._noise import Law, as_key
 from thalweg.energy.boltzmann import _units
+
+MOST = 2**31  # more units, chains or steps than this are a slip of the pen
 
 
 class Machine(eqx.Module):
@@ -157,9 +159,12 @@ def parameter(name: str, value: Any, shape: tuple[int | None, ...], wanted: str)
 def rows(data: Any, width: int, name: str) -> np.ndarray:
     """Data as a finite array of shape (n, width)."""
     try:
-        array = np.asarray(data, dtype=float)
+        array = np.asarray(data)
+        array = array if array.dtype.kind == "c" else array.astype(float)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be an array of numbers, got {type(data).__name__}") from None
+        array = None
+    if array is None or array.dtype.kind == "c":
+        raise TypeError(f"{name} must be an array of real numbers of shape (n, {width}), got {shown(data)}")
     if array.ndim == 1 and array.size == width:
         array = array[None]
     if array.ndim != 2 or array.shape[1] != width or not len(array):
@@ -170,14 +175,52 @@ def rows(data: Any, width: int, name: str) -> np.ndarray:
     return array
 
 
+def check_count(value: Any, name: str, least: int = 1) -> None:
+    """Refuse what is not a whole number from `least` up to what an array can hold."""
+    if not is_whole(value) or not least <= value < MOST:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {shown(value)}")
+
+
+def one_key(key: Any) -> Any:
+    """One random key."""
+    found = as_key(key)
+    if found.ndim:
+        raise ValueError(f"key must be one key or a seed, got {found.shape[0]} keys")
+    return found
+
+
+def check_betas(betas: Any, count: int) -> np.ndarray:
+    """Inverse temperatures, `count` equally spaced ones by default."""
+    try:
+        array = np.linspace(0, 1, count) if betas is None else np.asarray(betas, dtype=float)
+    except (TypeError, ValueError):
+        array = np.array([])
+    if array.ndim != 1 or array.size < 2 or not np.all((array >= 0) & (array <= 1)):
+        raise ValueError(f"betas must be at least two numbers from 0 to 1, got {shown(betas)}")
+    return array
+
+
+def check_machine(model: Any) -> None:
+    """Refuse what is not a machine."""
+    if not isinstance(model, Machine):
+        raise TypeError(
+            f"model must be a machine such as tw.energy.RBM(...), got {type(model).__name__}; bring others in with "
+            "RBM.from_arrays, RBM.from_sklearn or RBM.from_rbms"
+        )
+
+
 def first_weights(data: Any, hidden: int, key: Any) -> tuple[np.ndarray, np.ndarray]:
     """(data as rows, weights ~ Normal(0, 0.01^2) of shape (columns, hidden)), for a start."""
-    if not is_whole(hidden) or hidden < 1:
+    if not is_whole(hidden) or not 1 <= hidden < MOST:
         raise ValueError(f"hidden must be a whole number of units >= 1, got {hidden!r}")
-    if np.ndim(data) != 2:
-        raise ValueError(f"data must have shape (n, visible), a row a datum, got {np.shape(data)}")
-    array = rows(data, np.shape(data)[1], "data")
-    return array, 0.01 * np.asarray(jax.random.normal(as_key(key), (array.shape[1], hidden)))
+    try:
+        shape = np.shape(data)
+    except ValueError:  # rows of unequal length
+        shape = ()
+    if len(shape) != 2:
+        raise ValueError(f"data must have shape (n, visible), a row a datum, got {shape or shown(data)}")
+    array = rows(data, shape[1], "data")
+    return array, 0.01 * np.asarray(jax.random.normal(one_key(key), (array.shape[1], hidden)))
 
 
 def averaging(states: Any, weights: Any) -> tuple[Any, Any]:

@@ -71,4 +71,4 @@ def read_rows(path: Any, dataset: str | None = None, kind: str = "auto", thresho
 
 def _square(units: int) -> tuple[int, int] | None:
     side = round(units**0.5)
-    return (side, side) if side * side == units and side > 1 else None
+    return (side, side) if side * side == units and side >= 4 else None

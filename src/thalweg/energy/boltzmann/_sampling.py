@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg._edge import is_whole
 from thalweg._noise import Uniform
 from thalweg._process import Process
-from thalweg.energy.boltzmann._machine import Machine
+from thalweg.energy.boltzmann._machine import Machine, check_betas, check_count, check_machine
 from thalweg.processes import metropolis, tempering
 
 MOST_UNITS = 12  # units a layer may have for an exact transition: a table of 2^12 states squared
@@ -36,10 +35,8 @@ def sampler(model: Machine, method: str = "gibbs", *, sweeps: int = 1, betas: An
     >>> tw.energy.sampler(model).transition(np.zeros(3))[1].tolist()  # every state is as likely
     [0.125, 0.125, 0.125, 0.125, 0.125, 0.125, 0.125, 0.125]
     """
-    if not isinstance(model, Machine):
-        raise TypeError(f"model must be a machine such as tw.energy.RBM(...), got {type(model).__name__}")
-    if not is_whole(sweeps) or sweeps < 1:
-        raise ValueError(f"sweeps must be a whole number >= 1, got {sweeps!r}")
+    check_machine(model)
+    check_count(sweeps, "sweeps")
     if method == "gibbs":
         laws = {"hidden": Uniform((sweeps, model.hidden)), "visible": model.visible_noise((sweeps,))}
         small = sweeps == 1 and max(model.visible, model.hidden) <= MOST_UNITS and model.visible_count is not None
@@ -54,9 +51,7 @@ def sampler(model: Machine, method: str = "gibbs", *, sweeps: int = 1, betas: An
     if method != "tempering":
         raise ValueError(f'method must be "gibbs", "metropolis" or "tempering", got {method!r}')
     base = model.independent(None if data is None else model.check_data(data))
-    betas = np.linspace(0, 1, 11) if betas is None else np.asarray(betas, dtype=float)
-    if betas.ndim != 1 or betas.size < 2 or not np.all((betas >= 0) & (betas <= 1)):
-        raise ValueError(f"betas must be at least two numbers from 0 to 1, got {betas!r}")
+    betas = check_betas(betas, 11)
     laws = {"hidden": Uniform((sweeps, model.hidden)), "visible": model.visible_noise((sweeps,))}
     return tempering(Process(_TemperedSweeps(base, model), laws, smooth=False), _TemperedDensity(base, model), betas)
 
@@ -72,13 +67,13 @@ def transition_matrix(model: Machine, sweeps: int = 1) -> Float[np.ndarray, "sta
     >>> tw.energy.transition_matrix(model).round(4).tolist()  # the two states are equally likely
     [[0.6068, 0.3932], [0.3932, 0.6068]]
     """
+    check_machine(model)
+    check_count(sweeps, "sweeps")
     if model.visible_count is None or max(model.visible_count, model.hidden_count) > 2**MOST_UNITS:
         raise ValueError(
             f"an exact sampler needs at most 2^{MOST_UNITS} states a layer, got {model.visible} visible and "
             f"{model.hidden} hidden units: sample instead"
         )
-    if not is_whole(sweeps) or sweeps < 1:
-        raise ValueError(f"sweeps must be a whole number >= 1, got {sweeps!r}")
     up, down = (np.asarray(part) for part in _layers(model))
     return np.linalg.matrix_power(up @ down, sweeps)
 

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import check_choice, check_function, is_whole, shown
-from thalweg._noise import as_key
 from thalweg._results import Estimate
 from thalweg.energy.boltzmann import _enumeration, _stein
 from thalweg.energy.boltzmann._categorical import CategoricalRBM
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
-from thalweg.energy.boltzmann._machine import Machine
+from thalweg.energy.boltzmann._machine import Machine, check_count, one_key
 from thalweg.energy.boltzmann._rbm import RBM
 from thalweg.stats._series import generator
 
@@ -101,11 +100,10 @@ def test_samples(
     if len(array) < 20:
         raise ValueError(f"samples must be at least 20, got {len(array)}: draw more")
     for name, value, least in (("most", most, 20), ("draws", draws, 100)):
-        if not is_whole(value) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {shown(value)}")
+        check_count(value, name, least)
     step = _thinning(array, thin)
     used = array[::step][:: -(-len(array[::step]) // most)]
-    key, rng = as_key(key), generator(key)
+    key, rng = one_key(key), generator(key)
     statistics = {"Stein": _stein.p_value(law.kernel(used), rng, draws)}
     for number, length in enumerate(_lengths(jumps, law, used)):
         moved = np.asarray(law.jump(used, length, jax.random.fold_in(key, number)))

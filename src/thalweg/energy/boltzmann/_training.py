@@ -9,18 +9,18 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import check_number, is_traced, is_whole
+from thalweg._edge import check_choice, check_number, is_traced, is_whole, shown
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
-from thalweg._noise import Choice, Shuffle, Uniform, as_key
+from thalweg._noise import Choice, Shuffle, Uniform
 from thalweg._process import Process
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
-from thalweg.energy.boltzmann._machine import Machine, subtract
+from thalweg.energy.boltzmann._machine import Machine, check_betas, check_count, check_machine, one_key, subtract
 
 METHODS = ("pcd", "cd", "tempering", "exact")
-BATCH = 50
+BATCH = 25
 EXACT_UNITS = 10  # hidden units of a Gaussian machine up to which the exact gradient is cheap: no chains to go astray
 MOST_NATURAL = 2**12  # visible states summed for an exact natural gradient
 LEAST_VARIANCE = 1e-3  # of the data's own: below it a variance collapses onto single points
@@ -64,10 +64,10 @@ def training(
       (Hinton 2002); `"tempering"`: persistent copies at `betas` that swap (Desjardins et al. 2010); `"exact"`: no
       chains, the model's mean is summed over the smaller layer.
     - `optimizer`: a learning rate (a leaf: a sweep compiles once), or an optax optimizer, which is handed the
-      gradient of minus the log-likelihood. By default 0.3; for real units Adam with 0.01, since their gradient grows
+      gradient of minus the log-likelihood. By default 0.5; for real units Adam with 0.01, since their gradient grows
       as 1 / variance.
     - `steps`: if given, a learning rate (or the default) falls linearly to 0 over so many steps.
-    - `batch_size`: 50 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
+    - `batch_size`: 25 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
     - `centred`: whether the gradient is taken in centred variables (Melchior, Fischer and Wiskott 2016).
     - `natural`: if given, the gradient is multiplied by `(F + natural)^-1`, with F the Fisher information of the model
       from the same chains (Amari 1998): the direction then does not depend on how the machine is parametrised, and
@@ -90,24 +90,19 @@ def training(
     >>> float(tw.energy.log_likelihood(run.state.model, data)) > -0.72  # the best possible is -ln 2 = -0.693
     True
     """
-    if not isinstance(model, Machine):
-        raise TypeError(
-            f"model must be a machine such as tw.energy.RBM.start(data, hidden), got {type(model).__name__}"
-        )
+    check_machine(model)
     rows = model.check_data(data)
     if method not in METHODS:
         raise ValueError(f"method must be {', '.join(map(repr, METHODS))}, got {method!r}")
     n = len(rows)
     batch_size = min(BATCH, n) if batch_size is None else batch_size
     for name, value in (("batch_size", batch_size), ("chains", chains), ("sweeps", sweeps)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        check_count(value, name)
     if batch_size > n and order != "replacement":
         raise ValueError(f"batch_size must be at most the number of data {n}, got {batch_size}")
     if steps is not None and (not is_whole(steps) or steps < 1):
         raise ValueError(f"steps must be a whole number >= 1, or None for a constant rate, got {steps!r}")
-    if not is_traced(weight_decay) and not (np.isfinite(weight_decay) and weight_decay >= 0):
-        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+    check_number(weight_decay, "weight_decay", least=0)
     if natural is not None:
         check_number(natural, "natural", above=0)
     if method == "exact":
@@ -122,8 +117,7 @@ def training(
         "subset": lambda: Choice(n, shape=(batch_size,), replace=False),
         "shuffle": lambda: Shuffle(n, batch_size),
     }
-    if order not in laws:
-        raise ValueError(f'order must be "replacement", "subset" or "shuffle", got {order!r}')
+    check_choice(order, "order", ("replacement", "subset", "shuffle"))
     rate, optimizer = _optimizer(optimizer, model, steps)
     betas = _betas(betas) if method == "tempering" else None
     width = batch_size if method == "cd" else chains
@@ -183,7 +177,7 @@ class _Step(eqx.Module):
     def init(self, key: Any = 0, model: Machine | None = None) -> Training:
         """A state whose chains start at data chosen at random."""
         model = self.start if model is None else model
-        chosen = jax.random.randint(as_key(key), self.lead, 0, len(self.data))
+        chosen = jax.random.randint(one_key(key), self.lead, 0, len(self.data))
         chains = self.data[chosen] if self.method != "exact" else jnp.zeros((1, model.visible))
         memory = () if self.optimizer is None else as_arrays(self.optimizer.init(model))
         return Training(model, chains, memory, jnp.zeros((), int))
@@ -305,30 +299,33 @@ def _optimizer(optimizer: Any, model: Machine, steps: int | None) -> tuple[Any, 
     """(learning rate, None) or (None, optax optimizer)."""
     if optimizer is None and isinstance(model, GaussianRBM):
         return None, optax.adam(0.01 if steps is None else optax.linear_schedule(0.01, 0.0, steps))
-    optimizer = 0.3 if optimizer is None else optimizer
+    optimizer = 0.5 if optimizer is None else optimizer
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return None, optimizer
     if is_traced(optimizer):
         return optimizer, None
     if isinstance(optimizer, bool) or not isinstance(optimizer, int | float | np.number | np.ndarray | jax.Array):
-        raise TypeError(f"optimizer must be a learning rate or an optax optimizer, got {optimizer!r}")
+        raise TypeError(f"optimizer must be a learning rate or an optax optimizer, got {shown(optimizer)}")
     rate = np.asarray(optimizer, dtype=float)
     if not np.all(np.isfinite(rate)) or np.any(rate < 0):
-        raise ValueError(f"learning rate must be a number >= 0, got {optimizer}")
+        raise ValueError(f"optimizer: a learning rate must be a number >= 0, got {shown(optimizer)}")
     return jnp.asarray(rate), None
 
 
 def _betas(betas: Any) -> np.ndarray:
-    array = np.linspace(0, 1, 10) if betas is None else np.asarray(betas, dtype=float)
-    if array.ndim != 1 or array.size < 2 or not np.all((array >= 0) & (array <= 1)) or array[-1] != 1:
-        raise ValueError(f"betas must be at least two numbers from 0 to 1 that end at 1, got {betas!r}")
+    array = check_betas(betas, 10)
+    if array[-1] != 1:
+        raise ValueError(f"betas must be at least two numbers from 0 to 1 that end at 1, got {shown(betas)}")
     return array
 
 
 def _check_weights(weights: Any, n: int) -> Any:
     if is_traced(weights):
         return weights
-    weights = np.asarray(weights, dtype=float)
+    try:
+        weights = np.asarray(weights, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"weights must be numbers of shape ({n},), one a datum, got {shown(weights)}") from None
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() == 0:

@@ -15,7 +15,7 @@ Units = tuple[int, int]
 
 def check_units(units: Any) -> Units:
     try:
-        pair = tuple(int(value) for value in units)
+        pair = () if isinstance(units, str) else tuple(int(value) for value in units)
     except (TypeError, ValueError):
         pair = ()
     if pair not in ((0, 1), (-1, 1)):

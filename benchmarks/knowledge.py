@@ -1,0 +1,231 @@
+"""What a tally costs: beside the same training without one, beside PyTorch, and beside captum and kronfluence.
+
+Ratios are medians over alternating turns in one process; the first call, which compiles, is told apart.
+"""
+
+import inspect
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import thalweg as tw
+from _timing import alternate, is_one_thread, on_one_thread, peer, show, target
+from thalweg.knowledge import Tally
+
+
+def runner(process: Any, state: Any, steps: int, **folds: Any) -> Any:
+    """A training of so many steps in one chunk."""
+    options = tw.Options(chunk=steps)
+    return lambda: tw.simulate(process, state, steps, key=0, folds=folds, options=options).state.params
+
+
+def single_sample(steps: int = 4000) -> None:
+    """784-100-2, one datum a step: the scan beside a loop of PyTorch's, and tallies of two groups on it."""
+    draw = np.random.default_rng(0)
+    x, y = draw.random((2000, 784)), draw.integers(0, 2, 2000)
+    model = tw.systems.perceptron((784, 100, 2))
+    learner = tw.processes.sgd(model.loss, (jnp.asarray(x), jnp.eye(2)[y]), 0.01)
+    start = learner.init(model.init(0))
+    contenders = {
+        "scan": runner(learner, start, steps),
+        "scan, absolute tally": runner(learner, start, steps, tally=Tally(y, learner, kinds="absolute")),
+        "scan, both tallies": runner(learner, start, steps, tally=Tally(y, learner)),
+    }
+    torch = peer("torch")
+    if torch:
+        contenders["torch loop, a tenth of the steps"] = torch_single(torch, x, y, steps // 10)
+    times = alternate(contenders, turns=5)
+    show("784-100-2, one datum a step", times)
+    if torch:
+        target("torch loop / scan", 10 * times.ratio("torch loop, a tenth of the steps", "scan"), least=10)
+    target("single-sample tally / scan", times.ratio("scan, absolute tally", "scan"), most=1.6)
+    target("single-sample, both kinds / scan", times.ratio("scan, both tallies", "scan"), most=1.6)
+
+
+def torch_single(torch: Any, x: Any, y: Any, steps: int) -> Any:
+    nn = torch.nn
+    rows = torch.tensor(x), torch.nn.functional.one_hot(torch.tensor(y)).double()
+
+    def train() -> None:
+        model = nn.Sequential(nn.Linear(784, 100), nn.Softplus(), nn.Linear(100, 2), nn.Softplus()).double()
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for i in range(steps):
+            loss = 0.5 * (model(rows[0][i % 2000]) - rows[1][i % 2000]).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return train
+
+
+def minibatch(steps: int = 40) -> None:
+    """784-256-10, 128 a step, ten groups: what each way of tallying costs over the training itself."""
+    draw = np.random.default_rng(0)
+    x, y = draw.random((2000, 784)), draw.integers(0, 10, 2000)
+    model = tw.systems.perceptron((784, 256, 10), "softplus", "xent")
+    for name, optimizer in (("SGD", 0.01), ("Adam", optax.adam(1e-3))):
+        learner = tw.processes.sgd(model.loss, (jnp.asarray(x), jnp.asarray(y)), optimizer, batch_size=128)
+        start = learner.init(model.init(0))
+        ways = {
+            "absolute": Tally(y, learner, kinds="absolute"),
+            "both": Tally(y, learner),
+            "every tenth step": Tally(y, learner, kinds="absolute", every=10),
+        }
+        contenders = {"no tally": runner(learner, start, steps)}
+        contenders |= {way: runner(learner, start, steps, tally=tally) for way, tally in ways.items()}
+        times = alternate(contenders, turns=5)
+        show(f"784-256-10, 128 a step, ten groups, {name}", times)
+        for way, most in (("absolute", 3), ("both", 4), ("every tenth step", 1.3)):
+            target(f"{name}, {way} / no tally", times.ratio(way, "no tally"), most=most)
+
+
+def hooks(steps: int = 40) -> None:
+    """The same network in PyTorch: the cost of listening."""
+    torch = peer("torch")
+    if not torch:
+        return
+    from thalweg.knowledge.torch import Tally as TorchTally
+
+    nn = torch.nn
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2000, 784, generator=draw), torch.randint(0, 10, (2000,), generator=draw)
+
+    def train(kinds: Any) -> Any:
+        def run() -> None:
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(784, 256), nn.Softplus(), nn.Linear(256, 10))
+            optimizer = torch.optim.SGD(model.parameters(), 0.01)
+            tally = TorchTally(model, optimizer, groups=10, kinds=kinds) if kinds else None
+            for i in range(steps):
+                w = slice(128 * (i % 15), 128 * (i % 15) + 128)
+                if tally:
+                    tally.labels = y[w]
+                nn.functional.cross_entropy(model(x[w]), y[w]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        return run
+
+    times = alternate(
+        {"no tally": train(()), "absolute": train("absolute"), "both": train(("absolute", "signed"))}, turns=5
+    )
+    show("784-256-10, 128 a step, ten groups, PyTorch, single precision", times)
+    target("torch hooks, absolute / no tally", times.ratio("absolute", "no tally"), most=2.5)
+
+
+# --- Time to a first answer: which of 1,000 training data matter to 50 predictions, or to which parameters -----------
+
+
+def first_answers() -> None:
+    """64-32-10 on 1,000 data: seconds and lines from a training script to the first answer, each from its start."""
+    torch = peer("torch")
+    if not torch:
+        return
+    print("\nTime to a first answer, 64-32-10, 1,000 data (training included)")
+    for name, module, ask in (
+        ("thalweg.knowledge.torch", "torch", ask_tally),
+        ("captum TracInCP", "captum", ask_captum),
+        ("kronfluence EK-FAC", "kronfluence", ask_kronfluence),
+    ):
+        if not peer(module):
+            continue
+        began = time.perf_counter()
+        ask(torch)
+        seconds = time.perf_counter() - began
+        lines = [line for line in inspect.getsource(ask).splitlines()[2:] if line.strip()]
+        print(f"  {name:<34}{seconds:>8.2f} s{len(lines):>6} lines")
+
+
+def problem(torch: Any) -> Any:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    return model, torch.utils.data.TensorDataset(torch.randn(1000, 64), torch.randint(0, 10, (1000,)))
+
+
+def fit(torch: Any, model: Any, data: Any, optimizer: Any, before: Any = None, after: Any = None) -> None:
+    for epoch in range(5):
+        for x, y in torch.utils.data.DataLoader(data, 50):
+            if before:
+                before(y)
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if after:
+            after(epoch)
+
+
+def ask_tally(torch: Any) -> Any:
+    """Which parameters each class moved."""
+    from thalweg.knowledge.torch import Tally as TorchTally
+
+    model, data = problem(torch)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    tally = TorchTally(model, optimizer, groups=10)
+    fit(torch, model, data, optimizer, before=lambda y: setattr(tally, "labels", y))
+    return tally.result().share(1, 7)
+
+
+def ask_captum(torch: Any) -> Any:
+    """The influence of every training datum on 50 predictions, from five checkpoints."""
+    import tempfile
+
+    from captum.influence import TracInCP
+
+    model, data = problem(torch)
+    folder = tempfile.mkdtemp()
+    save = lambda epoch: torch.save(model.state_dict(), f"{folder}/{epoch}.pt")  # noqa: E731
+    fit(torch, model, data, torch.optim.SGD(model.parameters(), 0.1), after=save)
+    paths = [f"{folder}/{epoch}.pt" for epoch in range(5)]
+
+    def load(model: Any, path: str) -> float:
+        model.load_state_dict(torch.load(path))
+        return 1.0
+
+    loss = torch.nn.CrossEntropyLoss(reduction="sum")
+    tracin = TracInCP(
+        model, data, paths, checkpoints_load_func=load, loss_fn=loss, batch_size=200, sample_wise_grads_per_batch=True
+    )
+    x, y = data[:50]
+    return tracin.influence((x, y))
+
+
+def ask_kronfluence(torch: Any) -> Any:
+    """The influence of every training datum on 50 predictions, with EK-FAC."""
+    import tempfile
+
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.task import Task
+
+    class Classify(Task):
+        def compute_train_loss(self, batch: Any, model: Any, sample: bool = False) -> Any:
+            x, y = batch
+            logits = model(x)
+            if sample:
+                y = torch.multinomial(torch.softmax(logits.detach(), -1), 1).flatten()
+            return torch.nn.functional.cross_entropy(logits, y, reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: Any) -> Any:
+            return self.compute_train_loss(batch, model)
+
+    model, data = problem(torch)
+    fit(torch, model, data, torch.optim.SGD(model.parameters(), 0.1))
+    task = Classify()
+    analyzer = Analyzer("first", prepare_model(model, task), task, output_dir=tempfile.mkdtemp(), disable_tqdm=True)
+    analyzer.fit_all_factors("ekfac", dataset=data, per_device_batch_size=200)
+    some = torch.utils.data.Subset(data, range(50))
+    analyzer.compute_pairwise_scores("scores", "ekfac", some, data, per_device_query_batch_size=50)
+    return analyzer.load_pairwise_scores("scores")
+
+
+if __name__ == "__main__":
+    print(f"JAX {jax.__version__}, {'one thread' if is_one_thread() else 'all threads'}")
+    single_sample()
+    minibatch()
+    hooks()
+    if not is_one_thread():
+        first_answers()
+        on_one_thread(__file__)

@@ -1,0 +1,148 @@
+"""The dense layers inside a loss: what went in, and the gradient of what came out, datum by datum.
+
+Where a matrix of parameters is used once in a loss, as `x @ W` or `W @ x`, its gradient is the sum of outer products of
+`x` with the gradient of the product; that of a bias, added once, is the sum of the gradients of the sum. Both come from
+one forward and backward pass, and give the gradient of any part of the data by one product more. The loss is traced to
+a jaxpr, and such places are found in it; parameters used in any other way are left alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+
+class Layer(NamedTuple):
+    """One array of parameters: its gradient is `sum over data and rows of inputs x cotangents`.
+
+    - `inputs`: (data, rows, inputs), or `None` for a bias; `cotangents`: (data, rows, units).
+    - `transposed`: whether the array is (units, inputs) and not (inputs, units).
+    """
+
+    inputs: Any
+    cotangents: Any
+    transposed: bool
+
+
+def layers_of(loss: Callable[[Any, Any], Any], params: Any, data: Any, scales: Any) -> list[Layer | None]:
+    """For each array of `params`, its layer in `sum_b scales_b loss(params, data_b)`; `None` if it is none."""
+    leaves, structure = jax.tree.flatten(params)
+    datum = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
+    flat_loss = lambda leaves, datum: loss(jax.tree.unflatten(structure, leaves), datum)  # noqa: E731
+    closed = jax.make_jaxpr(flat_loss)(leaves, datum)
+    tags = dict(zip(closed.jaxpr.invars, range(len(leaves)), strict=False))
+    uses: list[list[Any]] = [[] for _ in leaves]
+    _find(closed.jaxpr, tags, uses)
+    found = {leaf: use[0] for leaf, use in enumerate(uses) if len(use) == 1 and use[0] is not None}
+    if not found:
+        return [None] * len(leaves)
+
+    def of_datum(datum: Any, scale: Any) -> tuple[Any, Any]:
+        def perturbed(zeros: Any) -> Any:
+            seen: dict[int, Any] = {}
+            args = [*leaves, *jax.tree.leaves(datum)]
+            out = _evaluate(closed.jaxpr, closed.consts, args, tags, zeros, seen)[0]
+            return scale * out, seen
+
+        shapes = {leaf: use.shape for leaf, use in found.items()}
+        zeros = {leaf: jnp.zeros(shape, leaves[leaf].dtype) for leaf, shape in shapes.items()}
+        return jax.grad(perturbed, has_aux=True)(zeros)
+
+    cotangents, inputs = jax.vmap(of_datum)(data, scales)
+    layers: list[Layer | None] = [None] * len(leaves)
+    for leaf, use in found.items():
+        rows = lambda array: array.reshape(len(array), -1, array.shape[-1])  # noqa: E731
+        x = inputs.get(leaf)
+        layers[leaf] = Layer(None if x is None else rows(x), rows(cotangents[leaf]), use.transposed)
+    return layers
+
+
+class _Use(NamedTuple):
+    shape: tuple[int, ...]  # of the place where the layer's output is
+    transposed: bool
+
+
+_INSIDE = ("jit", "pjit", "closed_call")
+
+
+def _find(jaxpr: Any, tags: dict[Any, int], uses: list[list[Any]]) -> None:
+    """The uses of each array of parameters; `None` stands for one that is no layer."""
+    tags = dict(tags)
+    for eqn in jaxpr.eqns:
+        own = [(at, tags[var]) for at, var in enumerate(eqn.invars) if _tag(var, tags) is not None]
+        if not own:
+            continue
+        kind = eqn.primitive.name
+        if kind in _INSIDE:
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            _find(inner.jaxpr, {inner.jaxpr.invars[at]: leaf for at, leaf in own}, uses)
+            if any(var in inner.jaxpr.invars for var in inner.jaxpr.outvars if not isinstance(var, core.Literal)):
+                for _, leaf in own:
+                    uses[leaf].append(None)
+        elif _spreads(eqn):
+            tags[eqn.outvars[0]] = own[0][1]
+        else:
+            for at, leaf in own:
+                uses[leaf].append(_use(eqn, at) if len(own) == 1 else None)
+    for var in jaxpr.outvars:
+        if _tag(var, tags) is not None and not any(var is given for given in jaxpr.invars):
+            uses[tags[var]].append(None)
+
+
+def _tag(var: Any, tags: dict[Any, int]) -> int | None:
+    return None if isinstance(var, core.Literal) else tags.get(var)
+
+
+def _spreads(eqn: Any) -> bool:
+    """Whether this repeats a bias along leading axes."""
+    if eqn.primitive.name != "broadcast_in_dim" or eqn.invars[0].aval.ndim != 1:
+        return False
+    shape = eqn.params["shape"]
+    return eqn.params["broadcast_dimensions"] == (len(shape) - 1,) and shape[-1] == eqn.invars[0].aval.shape[0]
+
+
+def _use(eqn: Any, at: int) -> _Use | None:
+    """What an equation makes of the array of parameters at this place."""
+    kind, out = eqn.primitive.name, eqn.outvars[0].aval
+    if kind == "add" and eqn.invars[at].aval.ndim >= 1 and eqn.invars[at].aval.shape == out.shape:
+        return _Use(out.shape, False)
+    if kind != "dot_general" or eqn.invars[at].aval.ndim != 2:
+        return None
+    (left, right), (batch, _) = eqn.params["dimension_numbers"]
+    other = eqn.invars[1 - at].aval
+    if len(left) != 1 or batch or not other.ndim:
+        return None
+    own, others = (left[0], right[0]) if at == 0 else (right[0], left[0])
+    if others != other.ndim - 1 or (at == 0 and other.ndim > 1):
+        return None
+    return _Use(out.shape, own == 1)
+
+
+def _evaluate(jaxpr: Any, consts: Any, args: Any, tags: dict, zeros: dict, seen: dict) -> list[Any]:
+    """The jaxpr with zeros added to the layers' outputs; `seen` collects what goes into them."""
+    tags = dict(tags)
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+    read = lambda var: var.val if isinstance(var, core.Literal) else values[var]  # noqa: E731
+    for eqn in jaxpr.eqns:
+        inputs = [read(var) for var in eqn.invars]
+        own = [(at, tags[var]) for at, var in enumerate(eqn.invars) if _tag(var, tags) in zeros]
+        if own and eqn.primitive.name in _INSIDE:
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            inside = {inner.jaxpr.invars[at]: leaf for at, leaf in own}
+            out = _evaluate(inner.jaxpr, inner.consts, inputs, inside, zeros, seen)
+        else:
+            given = eqn.primitive.get_bind_params(eqn.params)
+            functions, params = given if isinstance(given, tuple) else ((), given)  # JAX before 0.9 gives a pair
+            out = eqn.primitive.bind(*functions, *inputs, **params)
+            out = out if eqn.primitive.multiple_results else [out]
+            if own and _spreads(eqn):
+                tags[eqn.outvars[0]] = own[0][1]
+            elif own:
+                at, leaf = own[0]
+                if eqn.primitive.name == "dot_general":
+                    seen[leaf] = inputs[1 - at]
+                out = [out[0] + zeros[leaf]]
+        values.update(zip(eqn.outvars, out, strict=True))
+    return [read(var) for var in jaxpr.outvars]

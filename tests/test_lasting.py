@@ -4,11 +4,9 @@ import errno
 import json
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -300,44 +298,6 @@ def test_progress_counts_what_this_run_made(capsys, monkeypatch):
     with progress(True, 200, "seeds", begun=100) as tell:
         tell(150)
     assert capsys.readouterr().err == "seeds 150 of 200 (75%), 5 a second, 10 s left\n"
-
-
-_KILLED = """
-import sys, jax.numpy as jnp, numpy as np, thalweg as tw
-record = lambda s, w, n: n
-fold = {"sum": tw.Fold(init=lambda s: 0.0, update=lambda c, s, w, n: c + n)}
-options = tw.Options(checkpoint=sys.argv[1], checkpoint_every=0.02, chunk=200)
-run = tw.ensemble(tw.systems.pit(0.02), jnp.full(64, 1.0075), 60_000, key=3, record=record, every=200, folds=fold,
-                  options=options, resume=True)
-print(np.asarray(run.state).sum().hex(), run.record.sum().hex(), np.asarray(run.folds["sum"]).sum().hex())
-"""
-
-
-def killed_until_done(script, folder, kills, longest):
-    """Run a script, killing it at random moments so many times; what it prints in the end."""
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(tw.__file__).parents[1])}
-    chance = random.Random(0)
-    command = [sys.executable, "-c", script, str(folder)]
-    done = 0
-    while done < kills:
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            child.wait(timeout=chance.uniform(0.0, longest))
-            break
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.communicate()
-            done += 1
-    assert done >= kills // 2, f"only {done} kills fell into the run: it is too short for this test"
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_where_an_undisturbed_one_does(tmp_path):
-    began = time.monotonic()
-    undisturbed = killed_until_done(_KILLED, tmp_path / "whole", 0, 0.0)
-    killed = killed_until_done(_KILLED, tmp_path / "killed", 50, 1.5 * (time.monotonic() - began))
-    assert killed == undisturbed and len(undisturbed.split()) == 3
 
 
 def test_the_digest_of_a_run_is_the_same_in_another_process(tmp_path):

@@ -384,3 +384,58 @@ def test_splitting_and_sweeps_go_on_to_equal_numbers(tmp_path, capsys, monkeypat
         tw.sweep(f, **how)
     table = tw.sweep(f, **how, resume=True)
     assert table.value.values.tolist() == [[11, 21], [12, 22], [13, 23]] and len(asked) == 7
+
+
+def test_a_watched_fit_goes_on_to_equal_numbers(tmp_path, monkeypatch):
+    from thalweg.energy.boltzmann import _fit
+
+    data = (np.random.default_rng(0).random((60, 5)) < [0.9, 0.1, 0.5, 0.7, 0.3]).astype(float)
+
+    def ask(**how):
+        return tw.energy.fit(
+            tw.energy.RBM.start(data, 3), data[:40], epochs=12, every=3, validation=data[40:], batch_size=10, **how
+        )
+
+    whole, watched, calls = ask(), _fit.log_likelihood, []
+
+    def interrupted(*given, **settings):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return watched(*given, **settings)
+
+    options = tw.Options(checkpoint=tmp_path, checkpoint_every=0)
+    monkeypatch.setattr(_fit, "log_likelihood", interrupted)
+    assert ask(options=options).status == tw.Status.INTERRUPTED
+    monkeypatch.undo()
+    again = ask(options=options, resume=True)
+    assert again.history["step"].tolist() == [12, 24, 36, 48] and again.steps == whole.steps
+    assert again.history["log_likelihood"].tolist() == whole.history["log_likelihood"].tolist()
+    assert np.array_equal(again.model.weights, whole.model.weights)
+    with pytest.raises(ValueError, match="another process"):
+        ask(options=options, resume=True, optimizer=0.1)
+
+
+def test_a_localization_goes_on_to_equal_numbers(tmp_path, monkeypatch):
+    from thalweg.knowledge import _localize
+
+    digits, model = tw.systems.digits(keep=(1, 7, 6, 8)), tw.systems.perceptron((64, 6, 2))
+    ask = lambda **how: tw.knowledge.localize(  # noqa: E731
+        model, digits, phase1=200, forks=200, seeds=2, permutations=19, key=3, **how
+    )
+    whole, trained, calls = ask(), _localize._train, []
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(*given)
+
+    options = tw.Options(checkpoint=tmp_path)
+    monkeypatch.setattr(_localize, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="stopped after 1 of 2 networks"):
+        ask(options=options)
+    again = ask(options=options, resume=True)
+    assert len(calls) == 3
+    for name in ("r", "p", "accuracy", "heatmap", "ablation", "control"):
+        assert np.array_equal(getattr(again, name), getattr(whole, name), equal_nan=True), name

@@ -98,8 +98,8 @@ def measure(
     **Arguments**
 
     - `psi`: the wavefunction. - `trap`: the Hamiltonian. - `key`: random key or seed.
-    - `tol`: the wanted error of the energy; by default 32 records and no more. - `most`: records a walker at most;
-      where that clearly cannot do, measuring ends after the first 32.
+    - `tol`: the wanted error of the energy; by default only as many records as the memory of the walkers asks for.
+    - `most`: records a walker at most; where that clearly cannot do, measuring ends after the first 32.
     - `walkers`, `moves`, `method`: as in `variational_monte_carlo`; `"exact"` draws independent samples from the
       Boltzmann machine in psi and weighs them by the other factors.
     - `start`: walkers to begin with, shape (walkers, M). - `width`: of a move, to begin with.
@@ -154,7 +154,9 @@ def measure(
                 return found
         error = found.energy.error
         hopeless = tol is not None and error > 0 and done * (error / tol) ** 2 > 4 * most
-        if tol is None or error <= tol or done >= most or hopeless or not np.isfinite(found.variance):
+        # chains shorter than their memory have no error bar yet, however small it looks
+        reached = (tol is None or error <= tol) and Status.TOO_SHORT not in found.analysis.problems
+        if reached or done >= most or hopeless or not np.isfinite(found.variance):
             return found
 
 

@@ -78,7 +78,7 @@ def iterations():
     for name, method, moves in (
         ("thalweg, Metropolis", "metropolis", MOVES),
         ("thalweg, Gibbs", "gibbs", MOVES),
-        ("thalweg, 2 Gibbs moves", "gibbs", 2),
+        ("thalweg, 1 Gibbs move", "gibbs", 1),
     ):
         process = tw.energy.variational_monte_carlo(trap, state, walkers=WALKERS, moves=moves, method=method)
         begun = process.init(0)
@@ -87,19 +87,19 @@ def iterations():
     contenders["NetKet"] = lambda: driver.run(BLOCK, show_progress=False)
     times = alternate(contenders, turns=9)
     show(f"{BLOCK} iterations of {WALKERS} walkers", times, unit="iterations/s", work=BLOCK)
-    for name, least in (("thalweg, Metropolis", 2.4), ("thalweg, 2 Gibbs moves", 8.0)):
+    for name, least in (("thalweg, Metropolis", 2.4), ("thalweg, 1 Gibbs move", 8.0)):
         target(f"NetKet / {name}", times.ratio("NetKet", name), least=least)
     # Equal or better effective samples: what a step of each sampler remembers of the distance.
     taus = {}
-    for method, moves in (("metropolis", MOVES), ("gibbs", 2)):
+    for method, moves in (("metropolis", MOVES), ("gibbs", 1)):
         process = tw.energy.wavefunction_sampler(state, method, walkers=256, moves=moves)
         s = process.init(jax.random.normal(jax.random.key(0), (256, trap.coordinates)))
         distance = lambda s, w, n: jnp.linalg.norm(n.x[:, :2] - n.x[:, 2:], axis=1)  # noqa: E731
         series = tw.simulate(process, s, 300, key=1, record=distance).record[50:].T
         taus[method] = tw.stats.autocorrelation_time(np.asarray(series)).value
-    words = f"{taus['metropolis']:.2f} of {MOVES} Metropolis moves, {taus['gibbs']:.2f} of 2 Gibbs moves"
+    words = f"{taus['metropolis']:.2f} of {MOVES} Metropolis moves, {taus['gibbs']:.2f} of 1 Gibbs move"
     print(f"  autocorrelation time in steps: {words}")
-    target("autocorrelation time, 2 Gibbs / 20 Metropolis moves", taus["gibbs"] / taus["metropolis"], most=1.0)
+    target("autocorrelation time, 1 Gibbs / 20 Metropolis moves", taus["gibbs"] / taus["metropolis"], most=1.0)
 
 
 def time_to_energy(hidden: int, seeds: int):
@@ -108,9 +108,7 @@ def time_to_energy(hidden: int, seeds: int):
     best = tw.energy.noise_free_ground_state(trap, hidden, starts=12)
     ours, theirs = [], []
     for seed in range(seeds):
-        began = time.perf_counter()
-        found = tw.energy.noise_free_ground_state(trap, hidden, key=seed)
-        ours.append(time.perf_counter() - began if found.energy.value < best.energy.value + GAP else np.inf)
+        ours.append(_our_seconds(trap, hidden, seed, best.energy.value + GAP))
         if NETKET:
             theirs.append(_netket_seconds(trap, hidden, seed, best.energy.value + GAP))
     print(f"\nSeconds to within {GAP} of {best.energy.value:.5f} with {hidden} hidden units, {seeds} seeds")
@@ -121,6 +119,16 @@ def time_to_energy(hidden: int, seeds: int):
 
 
 _MOST = 600
+
+
+def _our_seconds(trap, hidden: int, seed: int, goal: float) -> float:
+    """One start after another, until one ends low enough."""
+    began = time.perf_counter()
+    for start in range(100):
+        found = tw.energy.noise_free_ground_state(trap, hidden, starts=1, key=1000 * seed + start)
+        if found.energy.value < goal:
+            return time.perf_counter() - began
+    return np.inf
 
 
 def _netket_seconds(trap, hidden: int, seed: int, goal: float) -> float:

@@ -1258,8 +1258,118 @@ def dots() -> dict[str, Asked]:
     }
 
 
+def trapped() -> dict[str, Asked]:
+    """Ground states of trapped particles, of `tw.energy`."""
+    energy = tw.energy
+    trap = energy.HarmonicTrap(2, 2, 1.0)
+    gaussian = energy.GaussianState.of(trap)
+    traps: list[Any] = [None, 3, "trap", object(), {}]
+    states: list[Any] = [*[Bad(bad, "wavefunction") for bad in (None, 3, "psi", object(), lambda x: 0.0)]]
+    states.append(energy.GaussianState.of(energy.HarmonicTrap(3)))
+    functions: list[Any] = [None, 3, "psi", object(), lambda p, x: x, lambda p, x: "text", lambda: 0, lambda p, x: None]
+    points: list[Any] = ["left", None, object(), {}, [], 1j, lambda x: x, np.ones(3), np.ones((2, 3)), np.array(["a"])]
+    counts, methods = whole(1), [*CHOICE, None]
+    return {
+        "HarmonicTrap": Asked(
+            energy.HarmonicTrap,
+            {"particles": 2},
+            {
+                "particles": [*whole(1), None, (1,), (1, 2, 3), (-1, 2), (0, 0), (1.5, 1)],
+                "dimension": [*NOT_WHOLE, 0, 4, None],
+                "omega": [*POSITIVE, [1.0, 0.0], [1.0, 1.0, 1.0], [1.0, NAN], [[1.0]]],
+                "interaction": [
+                    *FUNCTION,
+                    None,
+                    lambda: 0,
+                    lambda r: NAN,
+                    lambda r: "text",
+                    lambda r: 1j,
+                    lambda r: r + 1j,
+                ],
+                "statistics": [*CHOICE, None],
+                "orbitals": ["s", 3, object(), [(0,)], [(0, 0, 0)], [(0, -1)], [], [(0, 0.5)], [[(0, 0)]], {}],
+                "potential": [*FUNCTION, lambda: 0, lambda r: r, lambda r: NAN, lambda r: "text"],
+            },
+        ),
+        "RBMState": Asked(
+            energy.RBMState,
+            {"machine": energy.RBMState.start(trap).machine, "particles": 2},
+            {"machine": [None, 3, object(), gaussian], "particles": [*NOT_WHOLE, 0, 3, None]},
+        ),
+        "RBMState.start": Asked(
+            energy.RBMState.start,
+            {"trap": trap},
+            {"hidden": counts, "sigma": [*POSITIVE, "wide"], "key": KEY + NO_KEY},
+        ),
+        "Symmetrised": Asked(
+            energy.Symmetrised,
+            {"state": gaussian, "spins": (1, 1)},
+            {"state": [None, 3, object()], "spins": [None, 3, (1,), (2, 1), (-1, 3), (1.0, 1), "ab"]},
+        ),
+        "Product": Asked(
+            lambda factors: energy.Product(*factors), {"factors": [gaussian]}, {"factors": [[], [3], [None]]}
+        ),
+        "Ansatz": Asked(
+            energy.Ansatz,
+            {"log_psi": lambda p, x: -p * jnp.sum(x**2), "params": 1.0, "particles": 2, "dimension": 2},
+            {
+                "log_psi": functions,
+                "params": ["a", object(), 1j],
+                "particles": [*NOT_WHOLE, 0],
+                "dimension": [*NOT_WHOLE, 0],
+            },
+        ),
+        "log_psi": Asked(gaussian.log_psi, {"x": np.ones(4)}, {"x": points}),
+        "trap_energy": Asked(trap.trap_energy, {"x": np.ones(4)}, {"x": points}),
+        "wavefunction_sampler": Asked(
+            energy.wavefunction_sampler,
+            {"psi": gaussian},
+            {"psi": [None, 3, "psi", trap], "method": [*methods, "gibbs", "exact"], "walkers": counts, "moves": counts}
+            | {"adapt": [None, 3, "yes"]},
+        ),
+        "variational_monte_carlo": Asked(
+            energy.variational_monte_carlo,
+            {"trap": trap, "state": gaussian},
+            {
+                "trap": traps,
+                "state": states,
+                "walkers": whole(2),
+                "moves": counts,
+                "method": [*methods, "gibbs", "exact"],
+                "optimizer": [*NOT_A_NUMBER, 0.0, -1.0],
+                "relative_shift": NOT_NEGATIVE,
+                "shift": NOT_NEGATIVE,
+            },
+        ),
+        "stochastic_reconfiguration": Asked(
+            energy.stochastic_reconfiguration,
+            {"derivatives": np.eye(3), "energies": np.arange(3.0)},
+            {"derivatives": [*points[:8], np.ones((2, 4))], "energies": [*points[:7], np.ones(2)]}
+            | {"relative_shift": NOT_NEGATIVE, "shift": NOT_NEGATIVE},
+        ),
+        "evaluate": Asked(
+            energy.evaluate,
+            {"log_psi": gaussian, "hamiltonian": trap, "samples": GOOD_SERIES.reshape(50, 4)},
+            {"log_psi": functions, "hamiltonian": traps, "samples": [*points, np.ones((4, 4)), np.full((9, 4), NAN)]}
+            | {"weights": ["a", np.ones(3), -np.ones(50), [NAN] * 50, np.zeros(50)]},
+        ),
+        "measure": Asked(
+            energy.measure,
+            {"psi": gaussian, "trap": trap, "walkers": 8, "moves": 1},
+            {
+                "psi": states[-1:],
+                "trap": traps,
+                "key": KEY + NO_KEY,
+                "tol": [0.0, -1.0, NAN, "small"],
+                "most": [31, 1.5, None],
+            }
+            | {"walkers": whole(2), "start": ["left", *points[2:7]], "method": methods},
+        ),
+    }
+
+
 def table() -> dict[str, Asked]:
     """name -> what is asked, with what is refused."""
     of_rooms = {**rare(), **densities(), **steered(), **steered_systems(), **dots(), **tallied(), **located()}
-    of_rooms |= machines()
+    of_rooms |= {**machines(), **trapped()}
     return {**core(), **laws(), **ways(), **named(), **errors(), **of_rooms}

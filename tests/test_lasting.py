@@ -4,11 +4,9 @@ import errno
 import json
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -302,44 +300,6 @@ def test_progress_counts_what_this_run_made(capsys, monkeypatch):
     assert capsys.readouterr().err == "seeds 150 of 200 (75%), 5 a second, 10 s left\n"
 
 
-_KILLED = """
-import sys, jax.numpy as jnp, numpy as np, thalweg as tw
-record = lambda s, w, n: n
-fold = {"sum": tw.Fold(init=lambda s: 0.0, update=lambda c, s, w, n: c + n)}
-options = tw.Options(checkpoint=sys.argv[1], checkpoint_every=0.02, chunk=200)
-run = tw.ensemble(tw.systems.pit(0.02), jnp.full(64, 1.0075), 60_000, key=3, record=record, every=200, folds=fold,
-                  options=options, resume=True)
-print(np.asarray(run.state).sum().hex(), run.record.sum().hex(), np.asarray(run.folds["sum"]).sum().hex())
-"""
-
-
-def killed_until_done(script, folder, kills, longest):
-    """Run a script, killing it at random moments so many times; what it prints in the end."""
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(tw.__file__).parents[1])}
-    chance = random.Random(0)
-    command = [sys.executable, "-c", script, str(folder)]
-    done = 0
-    while done < kills:
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            child.wait(timeout=chance.uniform(0.0, longest))
-            break
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.communicate()
-            done += 1
-    assert done >= kills // 2, f"only {done} kills fell into the run: it is too short for this test"
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_where_an_undisturbed_one_does(tmp_path):
-    began = time.monotonic()
-    undisturbed = killed_until_done(_KILLED, tmp_path / "whole", 0, 0.0)
-    killed = killed_until_done(_KILLED, tmp_path / "killed", 50, 1.5 * (time.monotonic() - began))
-    assert killed == undisturbed and len(undisturbed.split()) == 3
-
-
 def test_the_digest_of_a_run_is_the_same_in_another_process(tmp_path):
     """Else no run could be resumed after a kill."""
     code = (
@@ -424,3 +384,58 @@ def test_splitting_and_sweeps_go_on_to_equal_numbers(tmp_path, capsys, monkeypat
         tw.sweep(f, **how)
     table = tw.sweep(f, **how, resume=True)
     assert table.value.values.tolist() == [[11, 21], [12, 22], [13, 23]] and len(asked) == 7
+
+
+def test_a_watched_fit_goes_on_to_equal_numbers(tmp_path, monkeypatch):
+    from thalweg.energy.boltzmann import _fit
+
+    data = (np.random.default_rng(0).random((60, 5)) < [0.9, 0.1, 0.5, 0.7, 0.3]).astype(float)
+
+    def ask(**how):
+        return tw.energy.fit(
+            tw.energy.RBM.start(data, 3), data[:40], epochs=12, every=3, validation=data[40:], batch_size=10, **how
+        )
+
+    whole, watched, calls = ask(), _fit.log_likelihood, []
+
+    def interrupted(*given, **settings):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return watched(*given, **settings)
+
+    options = tw.Options(checkpoint=tmp_path, checkpoint_every=0)
+    monkeypatch.setattr(_fit, "log_likelihood", interrupted)
+    assert ask(options=options).status == tw.Status.INTERRUPTED
+    monkeypatch.undo()
+    again = ask(options=options, resume=True)
+    assert again.history["step"].tolist() == [12, 24, 36, 48] and again.steps == whole.steps
+    assert again.history["log_likelihood"].tolist() == whole.history["log_likelihood"].tolist()
+    assert np.array_equal(again.model.weights, whole.model.weights)
+    with pytest.raises(ValueError, match="another process"):
+        ask(options=options, resume=True, optimizer=0.1)
+
+
+def test_a_localization_goes_on_to_equal_numbers(tmp_path, monkeypatch):
+    from thalweg.knowledge import _localize
+
+    digits, model = tw.systems.digits(keep=(1, 7, 6, 8)), tw.systems.perceptron((64, 6, 2))
+    ask = lambda **how: tw.knowledge.localize(  # noqa: E731
+        model, digits, phase1=200, forks=200, seeds=2, permutations=19, key=3, **how
+    )
+    whole, trained, calls = ask(), _localize._train, []
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(*given)
+
+    options = tw.Options(checkpoint=tmp_path)
+    monkeypatch.setattr(_localize, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="stopped after 1 of 2 networks"):
+        ask(options=options)
+    again = ask(options=options, resume=True)
+    assert len(calls) == 3
+    for name in ("r", "p", "accuracy", "heatmap", "ablation", "control"):
+        assert np.array_equal(getattr(again, name), getattr(whole, name), equal_nan=True), name

@@ -41,13 +41,13 @@ class _Checker(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """A report of one study that works and one that fails."""
+@pytest.fixture(scope="module", params=[1, 2])
+def report(request, tmp_path_factory):
+    """A report of one study that works and one that fails, one after the other and side by side."""
     out = tmp_path_factory.mktemp("report")
     broken = out / "broken.py"
     broken.write_text(TOY.read_text().replace("fail: bool = False", "fail: bool = True"))
-    page, failed = make_report("quick", out / "out", [find(str(TOY)), find(str(broken))])
+    page, failed = make_report("quick", out / "out", [find(str(TOY)), find(str(broken))], request.param)
     text = page.read_text(encoding="utf-8")
     checker = _Checker()
     checker.feed(text)

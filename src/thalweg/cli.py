@@ -96,7 +96,7 @@ def run(
 
 
 @app.command
-def report(*, size: Size = "quick", out: Path = Path("report")) -> int:
+def report(*, size: Size = "quick", out: Path = Path("report"), workers: int | None = None) -> int:
     """Run every study and write one page to read: OUT/index.html.
 
     Parameters
@@ -105,10 +105,14 @@ def report(*, size: Size = "quick", out: Path = Path("report")) -> int:
         quick takes minutes; full takes as long as it needs.
     out
         The folder for the page and for each study's claims, figures and data.
+    workers
+        How many studies run side by side; by default one a core, at most four.
     """
     from thalweg.report import make_report
 
-    page, failed = make_report(size, out)
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be a whole number >= 1, got {workers}")
+    page, failed = make_report(size, out, workers=workers or min(4, os.cpu_count() or 1))
     print(f"the report is {page}")
     for name, sentence in failed.items():
         _complain(f"study {name} did not finish: {sentence}")

@@ -183,6 +183,28 @@ def test_ones_own_model_and_grouping(own_data):
     assert found.heatmap.shape == (2, 4)
 
 
+def test_the_twins_see_the_data_that_phase_1_did_not():
+    """Whatever the labels: those of phase 1 are set to a number that is no class."""
+    from thalweg.knowledge import _localize as inside
+
+    seen = []
+    original = inside.twins
+
+    def watched(learner, start, labels, pairs, *rest, **more):
+        seen.append(labels)
+        return original(learner, start, labels, pairs, *rest, **more)
+
+    inside.twins = watched
+    rng, labels = np.random.default_rng(0), np.repeat([-3, -1, 0, 1], 10)
+    try:
+        plan = {"phase1": 4, "forks": 2, "seeds": 1, "permutations": 9, "controls": False}
+        localize(Own(), (rng.random((40, 4)), labels), ((-3, -1), (0, 1)), **plan, layer=lambda p: (*p[0], *p[1]))
+    finally:
+        inside.twins = original
+    hidden = ~np.isin(seen[0], labels)
+    assert hidden.sum() == 12 and np.array_equal(seen[0][~hidden], labels[~hidden])
+
+
 def test_a_layer_that_is_not_dense_on_the_input_is_refused(own_data, as_installed):
     class Scaled(Own):
         def predict(self, params, x):

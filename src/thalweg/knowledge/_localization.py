@@ -112,7 +112,7 @@ def verdict(found: Localization) -> str:
     snapshot = found.estimate("unit", control="snapshot")
     partial = found.mean(fields["partial"].sel(given="snapshot", level="unit").values)
     if np.isfinite(snapshot.value) and np.isfinite(partial.value):
-        better = np.isfinite(partial.error) and partial.value > 2 * partial.error
+        better = np.isfinite(partial.error) and partial.value > 3 * partial.error
         adds = "adds to" if better else "is not shown to add to"
         said.append(
             f"The gradient at the end of phase 1 alone gives {_plain(snapshot)}; the history {adds} it "

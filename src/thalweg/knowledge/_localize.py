@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import check_function, check_number, check_steps, check_truth, is_whole, shown
+from thalweg._items import each_of
+from thalweg._loop import Options
 from thalweg._noise import as_key
-from thalweg._process import simulate
+from thalweg._process import simulate, what_it_is
 from thalweg._results import Status
 from thalweg._select import Selection, select
 from thalweg.knowledge._ablation import ablated, mean_activation
@@ -43,6 +45,8 @@ def localize(
     *,
     key: Any = 0,
     layer: Any = first_layer,
+    options: Options | None = None,
+    resume: bool = False,
 ) -> Localization:
     """Does the tally of a group's updates say where changing that group changes the network? With every control.
 
@@ -65,6 +69,8 @@ def localize(
     - `key`: a random key or seed.
     - `layer`: for your own model, `layer(params)`, a `Layer` or a tuple (weights, biases, outgoing weights, next
       biases): a dense layer on the input.
+    - `options`: `tw.Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on after the last
+      network that was done), `shard` (networks over the processes of `tw.connect`).
 
     **Returns** a `Localization`: labelled fields (xarray), `.estimate(level)` and a verdict in words.
 
@@ -94,7 +100,22 @@ def localize(
     like = model.init(jax.random.fold_in(key, 0))
     selected = _check_layer(model, like, layer, x, targets)
     setting = _Setting(model, learner, x, labels, group, pairs, plan, selected, layer)
-    networks = [_train(setting, jax.random.fold_in(key, seed)) for seed in range(plan.seeds)]
+    like_key = jax.random.fold_in(key, 1)
+    what = what_it_is(learner, learner.init(like), like_key) | {
+        "plan": repr(plan._replace(seeds=0)),
+        "pairs": repr(pairs),
+    }
+    answers, status = each_of(
+        plan.seeds,
+        lambda seed: _packed(_train(setting, jax.random.fold_in(key, seed))),
+        "networks",
+        options,
+        identity=what,
+        resume=resume,
+    )
+    if status != Status.OK:
+        raise KeyboardInterrupt(f"localize was stopped after {len(answers)} of {plan.seeds} networks")
+    networks = [_unpacked(answer) for answer in answers]
     seen = [_examine(setting, network) for network in networks]
     rng = generator(jax.random.fold_in(key, plan.seeds))
     return Localization(_labelled(setting, networks, seen, rng, shape, source))
@@ -139,6 +160,19 @@ class _Trained(NamedTuple):
     finite: bool
 
 
+def _packed(network: _Trained) -> dict[str, Any]:
+    """A network as arrays by name, for a checkpoint."""
+    named = network._asdict() | {"weights": network.fork.weights, "biases": network.fork.biases}
+    return {name: value for name, value in named.items() if name != "fork" and value is not None}
+
+
+def _unpacked(arrays: dict[str, Any]) -> _Trained:
+    named = dict(arrays)
+    fork = Shares(named.pop("weights"), named.pop("biases"))
+    numbers = {name: named.pop(name).item() for name in ("accuracy", "loss", "finite")}
+    return _Trained(fork=fork, lost=named.pop("lost", None), **named, **numbers)
+
+
 def _train(setting: _Setting, key: Any) -> _Trained:
     """Phase 1, the snapshot, and the four twins of one network."""
     model, learner, x, labels, group, pairs, plan, selected, layer = setting
@@ -156,7 +190,7 @@ def _train(setting: _Setting, key: Any) -> _Trained:
         key=jax.random.fold_in(key, 1),
         folds={"visits": fold},
     )
-    unseen = np.where(np.isin(np.arange(len(x)), first), -1 - labels.max() - labels.min(), labels)
+    unseen = np.where(np.isin(np.arange(len(x)), first), labels.min() - 1, labels)
     ends, status = twins(
         learner,
         run.state,

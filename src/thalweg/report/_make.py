@@ -1,8 +1,10 @@
 """Runs the studies one after the other and writes the page, whatever becomes of a single study."""
 
+import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from thalweg.report._page import write_page
@@ -12,12 +14,13 @@ from thalweg.studies._study import Study
 
 
 def make_report(
-    size: str = "quick", out: str | Path = "report", studies: Sequence[Study] | None = None
+    size: str = "quick", out: str | Path = "report", studies: Sequence[Study] | None = None, workers: int = 1
 ) -> tuple[Path, dict[str, str]]:
     """Run all studies (or the given ones) into the folder `out` and write `out`/index.html.
 
-    Progress is shown where there is a terminal to show it on. A study that fails is shown on the page with
-    its error and does not stop the rest; Ctrl-C skips what is left and still writes the page.
+    With several `workers`, so many studies run side by side, each worker a process of its own. Progress is shown where
+    there is a terminal to show it on. A study that fails is shown on the page with its error and does not stop the
+    rest; Ctrl-C skips what is left and still writes the page.
 
     Returned: the page, and the studies that did not finish with a sentence each.
     """
@@ -29,24 +32,58 @@ def make_report(
     studies = list_studies() if studies is None else list(studies)
     out.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
+    left = list(studies)
     with _Progress(studies) as progress:
-        for number, study in enumerate(studies):
-            progress.begin(study)
-            start = time.perf_counter()
-            try:
-                run_study(study, size, out=out)
-            except KeyboardInterrupt:
-                for left in studies[number:]:
-                    failed[left.name] = "interrupted by hand"
-                    _write_failure(left, size, 0.0, failed[left.name], out)
-                break
-            except Exception as problem:
-                if os.environ.get("THALWEG_DEBUG", "0") not in ("", "0"):
-                    raise
-                failed[study.name] = sentence(problem)
-                _write_failure(study, size, time.perf_counter() - start, failed[study.name], out)
-            progress.end(study)
+        try:
+            for study, took, error in _side_by_side(left, size, out, workers, progress.begin):
+                left.remove(study)
+                if error:
+                    failed[study.name] = error
+                    _write_failure(study, size, took, error, out)
+                progress.end(study)
+        except KeyboardInterrupt:
+            for study in left:
+                failed[study.name] = "interrupted by hand"
+                _write_failure(study, size, 0.0, failed[study.name], out)
     return write_page(out, [study.name for study in studies], size), failed
+
+
+def _side_by_side(
+    studies: Sequence[Study], size: str, out: Path, workers: int, begin: Callable[[Study], None]
+) -> Iterator[tuple[Study, float, str]]:
+    """Each study, the seconds it took, and what went wrong, in the order in which they end."""
+    if workers == 1:
+        for study in list(studies):
+            begin(study)
+            yield study, *_attempt(study, size, out)
+        return
+    longest_first = sorted(studies, key=lambda study: -study.seconds)
+    # A fresh interpreter each: JAX's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_attempt, study, size, out): study for study in longest_first}
+        try:
+            for done in as_completed(running):
+                study = running[done]
+                begin(study)
+                try:
+                    yield study, *done.result()
+                except BrokenExecutor:
+                    yield study, 0.0, "its process ended, perhaps for want of memory: run it alone with thalweg run"
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _attempt(study: Study, size: str, out: Path) -> tuple[float, str]:
+    """The seconds that a study took, and what went wrong, if anything did."""
+    start = time.perf_counter()
+    try:
+        run_study(study, size, out=out)
+    except Exception as problem:
+        if os.environ.get("THALWEG_DEBUG", "0") not in ("", "0"):
+            raise
+        return time.perf_counter() - start, sentence(problem)
+    return time.perf_counter() - start, ""
 
 
 def sentence(problem: BaseException) -> str:

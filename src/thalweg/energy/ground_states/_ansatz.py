@@ -53,6 +53,8 @@ class Ansatz(Wavefunction):
                 raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
         self.particles, self.dimension = int(particles), int(dimension)
         try:
+            if any(isinstance(leaf, str | bytes) for leaf in jax.tree.leaves(params)):
+                raise TypeError
             self.params = as_arrays(params)
         except (TypeError, ValueError):
             raise TypeError(f"params must be a pytree of arrays, got {shown(params)}") from None

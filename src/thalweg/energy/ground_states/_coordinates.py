@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import shown
+from thalweg.energy.ground_states._checks import real_numbers
 
+MOST_PARTICLES = 1000
 CLOSEST = 1e-150  # of two particles on top of each other, so that 1/r stays finite when squared
 
 
 def coordinates_first(x: Any, particles: int, dimension: int) -> Any:
     """Coordinates of shape (..., M) or (..., particles, dimension), as an array of shape (M, ...)."""
-    x = jnp.asarray(x, float)
     m = particles * dimension
+    x = real_numbers(x, "x", f"numbers of shape (..., {m}) or (..., {particles}, {dimension})")
     if x.ndim >= 2 and x.shape[-2:] == (particles, dimension):
         x = x.reshape(*x.shape[:-2], m)
     if not x.ndim or x.shape[-1] != m:

@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg._edge import shown
 from thalweg.energy.ground_states._ansatz import Ansatz
+from thalweg.energy.ground_states._checks import real_numbers
 from thalweg.energy.ground_states._contact import variance_diverges
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._measure import Measurement, judge
@@ -60,7 +61,7 @@ def evaluate(
         raise ValueError(f"log_psi must be finite on the samples, got NaN or infinity at {bad} of {log.size}")
     kinetic, trapped, pairs = (np.asarray(part).reshape(chains.shape[:2]) for part in energy)
     if weights is not None:
-        weights = np.asarray(weights, float)
+        weights = np.asarray(real_numbers(weights, "weights", "numbers >= 0, one a sample"))
         if weights.shape not in (chains.shape[:2], chains.shape[1:2]):
             raise ValueError(f"weights must have shape {chains.shape[:2]}, one a sample, got {weights.shape}")
         weights = np.broadcast_to(weights, chains.shape[:2])

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg._edge import check_number, check_truth, is_whole, shown
-from thalweg._noise import as_key
 from thalweg._process import simulate
 from thalweg._results import Estimate
+from thalweg.energy.ground_states._checks import check_count, one_key
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._measure import Measurement, measure
 from thalweg.energy.ground_states._mixture import why_not
@@ -25,12 +25,13 @@ from thalweg.energy.ground_states._monte_carlo import (
     variational_monte_carlo,
 )
 from thalweg.energy.ground_states._noise_free import ClosedForm, noise_free_ground_state
-from thalweg.energy.ground_states._rbm_state import MOST_EXCHANGES, RBMState, Symmetrised
+from thalweg.energy.ground_states._rbm_state import MOST_EXCHANGES, MOST_HIDDEN, RBMState, Symmetrised
 from thalweg.energy.ground_states._slater import SlaterDeterminants
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import GaussianState, Product, Wavefunction
 
 FEW_HIDDEN = 8  # up to which the sum over 2^hidden Gaussians takes seconds
+SEEN = ("energy", "error", "variance", "acceptance", "rate")
 STRIDE = 20  # steps between two looks at the energy
 
 
@@ -139,9 +140,9 @@ def ground_state(
     """
     check_trap(trap)
     tol = default_tolerance(trap) if tol is None else float(check_number(tol, "tol", above=0))
-    if steps is not None and (not is_whole(steps) or steps < 0):
-        raise ValueError(f"steps must be a whole number >= 0, got {shown(steps)}")
-    first, second, third = jax.random.split(as_key(key), 3)
+    if steps is not None:
+        check_count(steps, "steps", 2**40, least=0)
+    first, second, third = jax.random.split(one_key(key), 3)
     if state is None and method == "auto" and steps is None and not symmetric:
         found = _without_noise(trap, hidden, jastrow, sigma, first)
         if found is not None:
@@ -197,8 +198,7 @@ def build_state(
     if isinstance(jastrow, str):
         jastrow = _wants_jastrow(trap)
     check_truth(jastrow, "jastrow")
-    if not is_whole(hidden) or hidden < 0:
-        raise ValueError(f"hidden must be a whole number of units >= 0, got {shown(hidden)}")
+    check_count(hidden, "hidden", MOST_HIDDEN, least=0)
     factors: list[Wavefunction] = []
     if hidden:
         machine = RBMState.start(trap, hidden, sigma, key)
@@ -209,23 +209,27 @@ def build_state(
     else:
         alpha = 1.0 if isinstance(sigma, str) else 1 / (2 * float(sigma) ** 2 * float(jnp.mean(trap.frequencies)))
         factors.append(GaussianState.of(trap, alpha))
-    if trap.statistics == "fermions" and max(trap.spins) > 1:
+    if any(any(numbers) for part in trap.orbitals for numbers in part):
         factors.append(SlaterDeterminants.of(trap))
     if jastrow:
         factors.append(PadeJastrow.of(trap))
     return factors[0] if len(factors) == 1 else Product(*factors)
 
 
+def _seen(s: MonteCarlo, w: Any, n: MonteCarlo) -> tuple[Any, Any]:
+    """What is recorded of a step of training."""
+    return tuple(getattr(n, name) for name in SEEN), n.psi.parameters
+
+
 def _train(process: Any, training: MonteCarlo, key: Any, tol: float, steps: int | None, on_stride: Any) -> Any:
     """Strides of training until the energy falls no more; the parameters averaged over the last third."""
     most = 600 if steps is None else steps
-    kept: dict[str, list] = {name: [] for name in ("energy", "error", "variance", "acceptance", "rate")}
+    kept: dict[str, list] = {name: [] for name in SEEN}
     parameters: list[np.ndarray] = []
     done = 0
-    record = lambda s, w, n: (tuple(getattr(n, name) for name in kept), n.psi.parameters)  # noqa: E731
     while done < most:
         count = min(STRIDE, most - done)
-        run = simulate(process, training, count, key=key, start=done, record=record)
+        run = simulate(process, training, count, key=key, start=done, record=_seen)
         training, done = run.state, done + count
         scalars, vectors = run.record
         for name, values in zip(kept, scalars, strict=True):

@@ -10,14 +10,22 @@ import numpy as np
 from jaxtyping import Float
 
 from thalweg import stats
-from thalweg._edge import check_number, is_whole, shown
+from thalweg._edge import check_number
 from thalweg._loop import Options
-from thalweg._noise import as_key
 from thalweg._process import simulate
 from thalweg._results import Estimate, Status
+from thalweg.energy.ground_states._blocks import in_blocks
+from thalweg.energy.ground_states._checks import check_count, one_key, real_numbers
 from thalweg.energy.ground_states._contact import variance_diverges
+from thalweg.energy.ground_states._known import known_energies
 from thalweg.energy.ground_states._local_energy import energy_at
-from thalweg.energy.ground_states._monte_carlo import check_trap, check_wavefunction, first_width, spread_walkers
+from thalweg.energy.ground_states._monte_carlo import (
+    MOST_WALKERS,
+    check_trap,
+    check_wavefunction,
+    first_width,
+    spread_walkers,
+)
 from thalweg.energy.ground_states._moves import METHODS, check_method
 from thalweg.energy.ground_states._sampling import Walkers, wavefunction_sampler
 from thalweg.energy.ground_states._trap import HarmonicTrap
@@ -90,8 +98,8 @@ def measure(
     **Arguments**
 
     - `psi`: the wavefunction. - `trap`: the Hamiltonian. - `key`: random key or seed.
-    - `tol`: the wanted error of the energy; by default 32 records and no more. - `most`: records a walker at most;
-      where that clearly cannot do, measuring ends after the first 32.
+    - `tol`: the wanted error of the energy; by default only as many records as the memory of the walkers asks for.
+    - `most`: records a walker at most; where that clearly cannot do, measuring ends after the first 32.
     - `walkers`, `moves`, `method`: as in `variational_monte_carlo`; `"exact"` draws independent samples from the
       Boltzmann machine in psi and weighs them by the other factors.
     - `start`: walkers to begin with, shape (walkers, M). - `width`: of a move, to begin with.
@@ -111,10 +119,14 @@ def measure(
     method = check_method(method, psi, METHODS)
     if tol is not None:
         tol = float(check_number(tol, "tol", above=0))
-    if not is_whole(most) or most < STRIDE:
-        raise ValueError(f"most must be a whole number of records >= {STRIDE}, got {shown(most)}")
-    first, second, third = jax.random.split(as_key(key), 3)
-    x = spread_walkers(trap, walkers, first) if start is None else jnp.asarray(start, float)
+    check_count(most, "most", 2**40, least=STRIDE)
+    first, second, third = jax.random.split(one_key(key), 3)
+    if start is None:
+        x = spread_walkers(trap, check_count(walkers, "walkers", MOST_WALKERS, least=2), first)
+    else:
+        x = real_numbers(start, "start", f"numbers of shape (walkers, {trap.coordinates})")
+        if x.ndim != 2 or x.shape[1] != trap.coordinates or len(x) < 2:
+            raise ValueError(f"start must have shape (walkers, {trap.coordinates}), got {x.shape}")
     process = wavefunction_sampler(psi, method, walkers=len(x), moves=moves)
     s = process.init(x, first_width(trap) if width is None else width)
     options, record = Options(vectorise=False), _Record(psi, trap)
@@ -142,7 +154,9 @@ def measure(
                 return found
         error = found.energy.error
         hopeless = tol is not None and error > 0 and done * (error / tol) ** 2 > 4 * most
-        if tol is None or error <= tol or done >= most or hopeless or not np.isfinite(found.variance):
+        # chains shorter than their memory have no error bar yet, however small it looks
+        reached = (tol is None or error <= tol) and Status.TOO_SHORT not in found.analysis.problems
+        if reached or done >= most or hopeless or not np.isfinite(found.variance):
             return found
 
 
@@ -153,9 +167,8 @@ class _Record(eqx.Module):
     trap: HarmonicTrap
 
     def __call__(self, s: Walkers, w: Any, n: Walkers) -> tuple[Any, ...]:
-        x = n.x.T
-        energy = energy_at(self.psi.local_at(x), self.trap, x)
-        return jnp.real(energy.kinetic), energy.trap, energy.interaction, n.log_weight, n.acceptance
+        parts = in_blocks(self.psi, lambda x: tuple(energy_at(self.psi.local_at(x), self.trap, x)), n.x.T)
+        return jnp.real(parts[0]), *parts[1:], n.log_weight, n.acceptance
 
 
 def _found(parts: list[Any], samples: np.ndarray, trap: HarmonicTrap, tails: bool, tol: float | None) -> Measurement:
@@ -189,7 +202,7 @@ def judge(
         problems.insert(0, Status.STUCK)
     details = {**found.mean.details, "acceptance": f"{acceptance:.3g}"}
     rounding = 1e-12 * abs(found.value)
-    exact = trap.exact_energy
+    exact = next((row.value for row in known_energies(trap) if row.method == "exact"), None)
     if exact is not None and found.value < exact - 4 * max(found.error, rounding):
         problems.insert(0, Status.BELOW_EXACT)
         details["errors"] = f"{(exact - found.value) / max(found.error, rounding):.1f}"

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_number, is_whole, shown
-from thalweg._noise import as_key
+from thalweg._edge import check_number, check_truth, shown
 from thalweg._process import Process
 from thalweg.energy.ground_states._ansatz import Ansatz
+from thalweg.energy.ground_states._blocks import in_blocks
+from thalweg.energy.ground_states._checks import check_count, one_key, real_numbers
 from thalweg.energy.ground_states._local_energy import energy_at
-from thalweg.energy.ground_states._moves import GOALS, METHODS, Steps, check_method, laws, move
+from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, move, move_noise
 from thalweg.energy.ground_states._reconfiguration import stochastic_reconfiguration
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
+MOST_WALKERS, MOST_MOVES = 2**22, 2**16
 CLIP = 7.0  # mean absolute deviations beyond which a local energy counts no more in the gradient
 LEAST_EFFECTIVE = 0.8  # share of the samples that must still count after a step
 LARGEST_TURN = 0.2  # of psi in one step, as rate sqrt(d.S.d)
@@ -57,6 +59,7 @@ def variational_monte_carlo(
     optimizer: Any = "reconfiguration",
     relative_shift: float = 1e-3,
     shift: float = 0.0,
+    train: bool = True,
 ) -> Process:
     """Variational Monte Carlo, as a `Process`: moves of all walkers, then one step of the parameters.
 
@@ -74,10 +77,10 @@ def variational_monte_carlo(
     - `optimizer`: `"reconfiguration"`, or for comparison a learning rate (plain descent along the energy's gradient
       `2 cov(E_L, O)`) or an optax optimizer: these take every step as it comes.
     - `relative_shift`, `shift`: regularisation of S.
+    - `train`: `False` holds the parameters still: the phase of measuring, as the same `Process`.
 
     **Returns** a `Process` with state `MonteCarlo`; `process.init(key)` makes one, its walkers spread over the cloud;
-    `process.init(key, walkers)` starts from walkers of your own. The parameters wait for 10 steps. Measure with the
-    parameters held still: `tw.clamp(process, lambda s: s.psi)`, or with `tw.energy.measure`.
+    `process.init(key, walkers)` starts from walkers of your own. The parameters wait for 10 steps.
 
     >>> import thalweg as tw
     >>> trap = tw.energy.HarmonicTrap(2, 2, 1.0, interaction=False)
@@ -88,11 +91,9 @@ def variational_monte_carlo(
     """
     check_trap(trap)
     check_wavefunction(state, trap)
-    for name, value in (("walkers", walkers), ("moves", moves)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
-    if walkers < 2:
-        raise ValueError(f"walkers must be at least 2, since their spread is the error, got {walkers}")
+    # at least two walkers, since their spread is the error
+    check_count(walkers, "walkers", MOST_WALKERS, least=2), check_count(moves, "moves", MOST_MOVES)
+    check_truth(train, "train")
     method = check_method(method, state, METHODS[:3])
     update = _optimizer(optimizer)
     step = _Step(
@@ -103,16 +104,29 @@ def variational_monte_carlo(
         update,
     )
 
-    def init(key: Any = 0, start: Any = None) -> MonteCarlo:
-        zero = jnp.zeros(())
-        x = spread_walkers(trap, walkers, key) if start is None else _check_walkers(start, walkers, trap)
+    noise = move_noise(state, method, walkers, moves, probe=update is None)
+    return Process(step, noise, _Init(trap, state, walkers, update, WAIT if train else 2**62), smooth=False)
+
+
+class _Init(eqx.Module):
+    """Makes the state of a run. A class, since two of them are equal, and nothing compiles again."""
+
+    trap: HarmonicTrap
+    state: Wavefunction
+    walkers: int = eqx.field(static=True)
+    optimizer: Any = eqx.field(static=True)
+    wait: int = eqx.field(static=True)
+
+    def __call__(self, key: Any = 0, start: Any = None) -> MonteCarlo:
+        trap, zero = self.trap, jnp.zeros(())
+        x = spread_walkers(trap, self.walkers, key) if start is None else _check_walkers(start, self.walkers, trap)
         return MonteCarlo(
-            psi=state,
+            psi=self.state,
             walkers=x,
             width=first_width(trap),
             rate=0.1 / jnp.mean(trap.frequencies),
-            wait=jnp.asarray(WAIT),
-            memory=None if update is None else update.init(state.parameters),
+            wait=jnp.asarray(self.wait),
+            memory=None if self.optimizer is None else self.optimizer.init(self.state.parameters),
             energy=zero,
             error=zero,
             variance=zero,
@@ -120,9 +134,6 @@ def variational_monte_carlo(
             effective=zero,
             turn=zero,
         )
-
-    noise = {**laws(state, method, walkers, moves), "probe": Steps((trap.coordinates, walkers))}
-    return Process(step, noise if update is None else laws(state, method, walkers, moves), init, smooth=False)
 
 
 class _Step(eqx.Module):
@@ -135,18 +146,18 @@ class _Step(eqx.Module):
     def __call__(self, s: MonteCarlo, w: Any) -> MonteCarlo:
         moves = {name: noise for name, noise in w.items() if name != "probe"}
         x, acceptance = move(s.psi, s.walkers.T, s.width, moves, self.method)
-        local = s.psi.local_at(x)
-        complex_energies = energy_at(local, self.trap, x).total
+        log, complex_energies = self._energies(s.psi, x)
         energies = jnp.real(complex_energies)
         counted = (
-            clip(energies) + 1j * jnp.imag(complex_energies) if jnp.iscomplexobj(local.gradient) else clip(energies)
+            clip(energies) + 1j * jnp.imag(complex_energies) if jnp.iscomplexobj(complex_energies) else clip(energies)
         )
         if self.optimizer is None:
-            o, slopes = jax.jvp(s.psi.derivatives_at, (x,), (jnp.sign(w["probe"]),))
+            both = lambda x, v: jax.jvp(s.psi.derivatives_at, (x,), (v,))  # noqa: E731
+            o, slopes = in_blocks(s.psi, both, x, w["probe"])
             o = o - jnp.mean(o, axis=1, keepdims=True)
-            changed = self._reconfigure(s, x, local.log, energies, counted, o, slopes)
+            changed = self._reconfigure(s, x, log, energies, counted, o, slopes)
         else:
-            o = s.psi.derivatives_at(x)
+            o = in_blocks(s.psi, s.psi.derivatives_at, x)
             o = o - jnp.mean(o, axis=1, keepdims=True)
             slope = 2 * jnp.mean(jnp.real(jnp.conj(o) * (counted - jnp.mean(counted))), axis=1)
             step, memory = self.optimizer.update(slope, s.memory, s.psi.parameters)
@@ -171,6 +182,15 @@ class _Step(eqx.Module):
             acceptance=acceptance,
         )
 
+    def _energies(self, psi: Wavefunction, x: Any) -> tuple[Any, Any]:
+        """`ln|psi|` and the local energy of all walkers."""
+
+        def of_block(x):
+            local = psi.local_at(x)
+            return local.log, energy_at(local, self.trap, x).total
+
+        return in_blocks(psi, of_block, x)
+
     def _reconfigure(
         self, s: MonteCarlo, x: Any, log: Any, energies: Any, counted: Any, o: Any, slopes: Any
     ) -> dict[str, Any]:
@@ -181,11 +201,11 @@ class _Step(eqx.Module):
         turn = jnp.sqrt(jnp.mean(jnp.abs(along) ** 2))
         rate = jnp.minimum(s.rate, LARGEST_TURN / jnp.maximum(turn, 1e-300))
         new = s.psi.with_parameters(s.psi.parameters - rate * d)
-        then = new.local_at(x)
-        weights = jax.nn.softmax(2 * (then.log - log))
+        log_then, then = self._energies(new, x)
+        weights = jax.nn.softmax(2 * (log_then - log))
         effective = 1 / jnp.sum(weights**2) / len(weights)
         # Each sample's own change: to first order its mean is noise (H is Hermitian), which is known from its spread.
-        change = len(weights) * weights * (jnp.real(energy_at(then, self.trap, x).total) - jnp.mean(energies))
+        change = len(weights) * weights * (jnp.real(then) - jnp.mean(energies))
         change = energies - jnp.mean(energies) - change
         fall, noise = jnp.mean(change), 2 * jnp.std(change) / jnp.sqrt(len(change))
         cost = jnp.mean(jnp.abs(d @ slopes) ** 2) / 2
@@ -274,12 +294,12 @@ def spread_walkers(trap: HarmonicTrap, walkers: int, key: Any) -> Any:
     """Walkers drawn from a Gaussian about as wide as the cloud, shape (walkers, M)."""
     filled = np.array([n for part in trap.orbitals for n in part])
     width = np.sqrt((filled.mean(axis=0) + 0.5) / np.asarray(trap.frequencies))
-    normal = jax.random.normal(as_key(key), (walkers, trap.particles, trap.dimension))
+    normal = jax.random.normal(one_key(key), (walkers, trap.particles, trap.dimension))
     return (normal * width).reshape(walkers, trap.coordinates)
 
 
 def _check_walkers(start: Any, walkers: int, trap: HarmonicTrap) -> Any:
-    start = jnp.asarray(start, float)
+    start = real_numbers(start, "start", f"numbers of shape ({walkers}, {trap.coordinates})")
     if start.shape != (walkers, trap.coordinates):
         raise ValueError(f"start must have shape ({walkers}, {trap.coordinates}), one row a walker, got {start.shape}")
     return start

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from thalweg._noise import Law, Uniform
+from thalweg._edge import check_choice
+from thalweg._noise import Law
+from thalweg.energy.ground_states._blocks import in_blocks
 from thalweg.energy.ground_states._rbm_state import RBMState, Symmetrised
 from thalweg.energy.ground_states._wavefunction import Product, Wavefunction, column
 
@@ -27,33 +29,54 @@ class Moved(NamedTuple):
     accepted: Any
 
 
-class Steps(Law):
-    """Standard normal steps of single precision: a proposal has to be symmetric, and fine, and cheap to draw."""
+class MoveNoise(Law):
+    """The noise of all moves of a step, from one draw of random bits: one draw compiles four times faster than four.
 
-    shape: tuple[int, ...] = eqx.field(static=True)
+    A draw is a dict: `proposal`, standard normal, shape (moves, M, walkers); `accept`, uniform, (moves, walkers);
+    `hidden`, uniform, (moves, units, walkers); `probe`, 1 or -1, (M, walkers). Numbers have 32 random bits: normal ones
+    end at 6.3 deviations.
+    """
 
-    def sample(self, key: Any, i: Any) -> Any:
-        return jax.random.normal(jax.random.fold_in(key, i), self.shape, jnp.float32).astype(float)
+    moves: int = eqx.field(static=True)
+    coordinates: int = eqx.field(static=True)
+    walkers: int = eqx.field(static=True)
+    units: int = eqx.field(static=True, default=0)
+    probe: bool = eqx.field(static=True, default=False)
+
+    def sample(self, key: Any, i: Any) -> dict[str, Any]:
+        m, rows = self.coordinates, 1 + self.coordinates + self.units
+        shape = (self.moves * rows + m * self.probe, self.walkers)
+        u = (jax.random.bits(jax.random.fold_in(key, i), shape, jnp.uint32).astype(float) + 0.5) * 2.0**-32
+        each = u[: self.moves * rows].reshape(self.moves, rows, self.walkers)
+        draw = {"accept": each[:, 0], "proposal": np.sqrt(2) * lax.erf_inv(2 * each[:, 1 : m + 1] - 1)}
+        if self.units:
+            draw["hidden"] = each[:, m + 1 :]
+        if self.probe:
+            draw["probe"] = jnp.sign(u[self.moves * rows :] - 0.5)
+        return draw
 
     def atoms(self) -> Any:
-        raise ValueError("steps of a sampler cannot be integrated over: the moves jump")
+        raise ValueError("the noise of a sampler cannot be integrated over: its moves jump")
 
 
-def laws(psi: Wavefunction, method: str, walkers: int, moves: int) -> dict[str, Law]:
-    """The noise of `moves` moves of all walkers."""
-    from thalweg._noise import Normal
-
-    shape = (moves, psi.coordinates, walkers)
-    noise: dict[str, Law] = {"accept": Uniform((moves, walkers))}
-    if method in ("metropolis", "importance"):
-        return {**noise, "proposal": Steps(shape)}
-    machine = machine_of(psi).machine
-    units = machine.machine.hidden + 1 if method == "gibbs" else 2
-    return {**noise, "proposal": Normal(shape), "hidden": Uniform((moves, units, walkers))}
+def move_noise(psi: Wavefunction, method: str, walkers: int, moves: int, probe: bool = False) -> MoveNoise:
+    """The noise that `moves` moves of all walkers need."""
+    units = 0
+    if method == "gibbs":
+        units = machine_of(psi).machine.machine.hidden + 1
+    if method == "exact":
+        moves, units = 1, 2
+    return MoveNoise(moves, psi.coordinates, walkers, units, probe)
 
 
 def move(psi: Wavefunction, x: Any, width: Any, w: Any, method: str) -> tuple[Any, Any]:
     """All moves of a step: the walkers (M, W) after them, and the share of moves that were accepted."""
+    after = in_blocks(psi, lambda x, w: _moved(psi, x, width, w, method), x, w)
+    return after[0], jnp.mean(after[1])
+
+
+def _moved(psi: Wavefunction, x: Any, width: Any, w: Any, method: str) -> tuple[Any, Any]:
+    """The walkers of one block after all moves, and for each the share of them that were accepted."""
     nobody = jnp.zeros(x.shape[1:], bool)
     if method == "metropolis":
         start, one = Moved(x, psi.log_at(x), None, nobody), metropolis_move
@@ -63,12 +86,13 @@ def move(psi: Wavefunction, x: Any, width: Any, w: Any, method: str) -> tuple[An
     else:
         start, one = Moved(x, machine_of(psi).rest_at(x), None, nobody), gibbs_move
 
-    def body(at, w):
+    def body(carry, w):
+        at, taken = carry
         at = one(psi, at, width, w)
-        return at, jnp.mean(at.accepted, dtype=float)
+        return (at, taken + at.accepted), None
 
-    at, accepted = lax.scan(body, start, w)
-    return at.x, jnp.mean(accepted)
+    (at, taken), _ = lax.scan(body, (start, jnp.zeros(x.shape[1:])), w)
+    return at.x, taken / w["accept"].shape[0]
 
 
 def metropolis_move(psi: Wavefunction, at: Moved, width: Any, w: Any) -> Moved:
@@ -180,8 +204,6 @@ def _is_machine(factor: Wavefunction) -> bool:
 
 def check_method(method: Any, psi: Wavefunction, methods: tuple[str, ...] = METHODS) -> str:
     """The method that a user asks for, or the one that suits the wavefunction."""
-    from thalweg._edge import check_choice
-
     check_choice(method, "method", ("auto", *methods))
     if method == "auto":
         determinants = any(type(f).__name__ == "SlaterDeterminants" for f in getattr(psi, "factors", ()))

@@ -75,19 +75,20 @@ class ClosedForm:
         cls,
         state: RBMState,
         trap: Any,
+        coarse: float | None = None,
         remains: float = 0.0,
         status: Status = Status.OK,
         starts: Any = (),
         **details: Any,
     ) -> "ClosedForm":
-        found, coarser = _parts(state.machine, trap, 2 * NODES), _parts(state.machine, trap, NODES)
+        found = _parts(state.machine, trap, 2 * NODES)
+        coarse = float(_parts(state.machine, trap, NODES).total) if coarse is None else coarse
+        left = abs(float(found.total) - coarse) + ROUNDING * abs(float(found.total))
         advice = _advice(trap)
         details = {**details, "advice": advice}
 
         def estimate(name: str) -> Estimate:
-            value = float(getattr(found, name))
-            left = abs(value - float(getattr(coarser, name))) + ROUNDING * abs(value)
-            return Estimate(value, left + (remains if name == "total" else 0.0), status, details)
+            return Estimate(float(getattr(found, name)), left + (remains if name == "total" else 0.0), status, details)
 
         return cls(
             energy=estimate("total"),
@@ -176,6 +177,7 @@ def noise_free_ground_state(
     return ClosedForm.of(
         RBMState(_with_parameters(firsts[0], parameters * scale).machine, trap.particles, sigma == "trained"),
         trap,
+        unit * float(best.fun),
         remains,
         Status.OK if converged else Status.NOT_CONVERGED,
         energies,

@@ -1,5 +1,6 @@
 """The Boltzmann machine as a wavefunction: the square root of a Gaussian-binary RBM."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import check_number, is_whole, shown
-from thalweg._noise import as_key
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
+from thalweg.energy.ground_states._checks import check_count, one_key
 from thalweg.energy.ground_states._coordinates import exchanges
 from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, column, stacked
 
+MOST_HIDDEN = 4096
 MOST_EXCHANGES = 24  # images that a symmetric state averages over
 
 
@@ -66,8 +68,7 @@ class RBMState(Wavefunction):
 
         `sigma` is a fixed width s, or `"trained"`. At weights of 0 the hidden units do nothing, which is a saddle.
         """
-        if not is_whole(hidden) or hidden < 1:
-            raise ValueError(f"hidden must be a whole number of units >= 1, got {shown(hidden)}")
+        check_count(hidden, "hidden", MOST_HIDDEN)
         trained = isinstance(sigma, str) and sigma == "trained"
         if isinstance(sigma, str) and not trained:
             raise ValueError(f'sigma must be "trained" or a width > 0, got {shown(sigma)}')
@@ -79,7 +80,7 @@ class RBMState(Wavefunction):
         else:
             log_variance = 2 * np.log(np.asarray(check_number(sigma, "sigma", above=0)))
         length = np.tile(1 / np.sqrt(frequencies), trap.particles)[:, None]
-        w, b = jax.random.normal(as_key(key), (2, trap.coordinates, hidden))
+        w, b = jax.random.normal(one_key(key), (2, trap.coordinates, hidden))
         weights = spread * length * np.asarray(w)
         machine = GaussianRBM(weights, np.zeros(trap.coordinates), spread * np.asarray(b)[0], log_variance)
         return cls(machine, trap.particles, trained)
@@ -153,11 +154,17 @@ class Symmetrised(Wavefunction):
     dimension: int = eqx.field(static=True)
 
     def __init__(self, state: Wavefunction, spins: tuple[int, int]):
-        count = int(np.prod([np.arange(1, n + 1).prod() for n in spins]))
+        if not isinstance(state, Wavefunction):
+            raise TypeError(f"state must be a wavefunction such as tw.energy.RBMState, got {shown(state)}")
+        if not isinstance(spins, tuple | list) or len(spins) != 2 or not all(is_whole(n) and n >= 0 for n in spins):
+            raise ValueError(f"spins must be two whole numbers (up, down), got {shown(spins)}")
+        if sum(spins) != state.particles:
+            raise ValueError(f"spins must add up to {state.particles} particles, got {shown(spins)}")
+        count = math.prod(math.factorial(n) for n in spins)
         if count > MOST_EXCHANGES:
             raise ValueError(f"spins must allow at most {MOST_EXCHANGES} exchanges, got {count} for {spins}")
         self.state, self.particles, self.dimension = state, state.particles, state.dimension
-        self.orders = exchanges(spins, state.dimension)
+        self.orders = exchanges((int(spins[0]), int(spins[1])), state.dimension)
 
     def trained(self) -> "Symmetrised":
         return eqx.tree_at(lambda p: p.state, self, self.state.trained())

@@ -7,6 +7,7 @@ from jaxtyping import Array, Num
 
 from thalweg._edge import check_number, is_traced, shown
 from thalweg._fisher import Fisher
+from thalweg.energy.ground_states._checks import real_numbers
 
 
 def stochastic_reconfiguration(
@@ -47,7 +48,8 @@ def stochastic_reconfiguration(
     >>> tw.energy.stochastic_reconfiguration(O, 3 * O[0] + O[1], relative_shift=0.0).round(6).tolist()
     [3.0, 1.0]
     """
-    derivatives, energies = jnp.asarray(derivatives), jnp.asarray(energies)
+    derivatives = real_numbers(derivatives, "derivatives", "numbers of shape (parameters, n)", "iufc")
+    energies = real_numbers(energies, "energies", "numbers of shape (n,)", "iufc")
     if derivatives.ndim != 2 or energies.shape != derivatives.shape[1:] or not energies.size:
         raise ValueError(
             f"derivatives must have shape (parameters, n) and energies (n,), got {derivatives.shape} and "

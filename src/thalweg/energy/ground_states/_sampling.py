@@ -5,9 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from thalweg._edge import check_number, check_truth, is_whole, shown
+from thalweg._edge import check_number, check_truth, shown
 from thalweg._process import Process
-from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, draw, laws, move
+from thalweg.energy.ground_states._checks import check_count, real_numbers
+from thalweg.energy.ground_states._monte_carlo import MOST_MOVES, MOST_WALKERS
+from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, draw, move, move_noise
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 
@@ -49,21 +51,26 @@ def wavefunction_sampler(
     """
     if not isinstance(psi, Wavefunction):
         raise TypeError(f"psi must be a wavefunction such as tw.energy.RBMState, got {shown(psi)}")
-    for name, value in (("walkers", walkers), ("moves", moves)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {shown(value)}")
+    check_count(walkers, "walkers", MOST_WALKERS), check_count(moves, "moves", MOST_MOVES)
     check_truth(adapt, "adapt")
     method = check_method(method, psi, METHODS)
 
-    def init(x: Any, width: Any = 0.5) -> Walkers:
-        x = jnp.asarray(x, float)
-        if x.shape != (walkers, psi.coordinates):
-            raise ValueError(f"x must have shape ({walkers}, {psi.coordinates}), one row a walker, got {x.shape}")
-        zero = jnp.zeros(())
-        return Walkers(x, jnp.zeros(walkers), check_number(width, "width", above=0), zero)
-
     step = _Sample(psi, jnp.asarray(0.5 if adapt else 0.0), method)
-    return Process(step, laws(psi, method, walkers, 1 if method == "exact" else moves), init, smooth=False)
+    return Process(step, move_noise(psi, method, walkers, moves), _Init(walkers, psi.coordinates), smooth=False)
+
+
+class _Init(eqx.Module):
+    """Makes the state of a sampler. A class, since two of them are equal, and nothing compiles again."""
+
+    walkers: int = eqx.field(static=True)
+    coordinates: int = eqx.field(static=True)
+
+    def __call__(self, x: Any, width: Any = 0.5) -> Walkers:
+        shape = (self.walkers, self.coordinates)
+        x = real_numbers(x, "x", f"numbers of shape {shape}")
+        if x.shape != shape:
+            raise ValueError(f"x must have shape {shape}, one row a walker, got {x.shape}")
+        return Walkers(x, jnp.zeros(self.walkers), check_number(width, "width", above=0), jnp.zeros(()))
 
 
 class _Sample(eqx.Module):

@@ -53,7 +53,7 @@ class SlaterDeterminants(Wavefunction):
     def log_at(self, x: Any) -> Any:
         total = jnp.zeros(x.shape[1:])
         for part, z in self._parts(x):
-            if len(part) > 1:
+            if _varies(part):
                 total = total + invert(self._matrix(part, z)[0])[1]
         return total
 
@@ -61,7 +61,7 @@ class SlaterDeterminants(Wavefunction):
         log, laplacian = jnp.zeros(x.shape[1:]), jnp.zeros(x.shape[1:])
         gradients = []
         for part, z in self._parts(x):
-            if len(part) <= 1:
+            if not _varies(part):
                 gradients.append(jnp.zeros_like(z))
                 continue
             values, slopes, bends = self._matrix(part, z)
@@ -103,6 +103,11 @@ class SlaterDeterminants(Wavefunction):
             slopes.append(jnp.stack([_product([*h[:d], h1[d], *h[d + 1 :]]) for d in range(len(h))], axis=1))
             bends.append(sum(_product([*h[:d], h2[d], *h[d + 1 :]]) for d in range(len(h))))
         return jnp.stack(values), jnp.stack(slopes), jnp.stack(bends)
+
+
+def _varies(part: tuple[Orbital, ...]) -> bool:
+    """Whether the determinant is more than the constant of one particle in the lowest orbital."""
+    return any(any(numbers) for numbers in part)
 
 
 def _product(factors: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from thalweg._edge import check_choice, check_function, is_traced, is_whole, one_number, shown
 from thalweg._precision import use_float64
-from thalweg.energy.ground_states._coordinates import coordinates_first, pair_distances
+from thalweg.energy.ground_states._coordinates import MOST_PARTICLES, coordinates_first, pair_distances
 from thalweg.energy.ground_states._orbitals import Orbital, check_orbitals, lowest_orbitals
 
 use_float64()
@@ -181,15 +181,18 @@ class HarmonicTrap(eqx.Module):
 
 
 def _count(particles: Any, statistics: str) -> tuple[int, tuple[int, int]]:
-    wanted = f"particles must be a whole number >= 1, or (up, down) for fermions, got {shown(particles)}"
+    wanted = (
+        f"particles must be a whole number from 1 to {MOST_PARTICLES}, or (up, down) for fermions, "
+        f"got {shown(particles)}"
+    )
     if is_whole(particles):
-        if particles < 1:
+        if not 1 <= particles <= MOST_PARTICLES:
             raise ValueError(wanted)
         count = int(particles)
         return count, ((count + 1) // 2, count // 2) if statistics == "fermions" else (count, 0)
     if not isinstance(particles, tuple | list) or len(particles) != 2 or statistics != "fermions":
         raise ValueError(wanted)
-    if not all(is_whole(n) and n >= 0 for n in particles) or sum(particles) < 1:
+    if not all(is_whole(n) and n >= 0 for n in particles) or not 1 <= sum(particles) <= MOST_PARTICLES:
         raise ValueError(wanted)
     up, down = (int(n) for n in particles)
     return up + down, (up, down)

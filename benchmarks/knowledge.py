@@ -23,7 +23,7 @@ def runner(process: Any, state: Any, steps: int, **folds: Any) -> Any:
     return lambda: tw.simulate(process, state, steps, key=0, folds=folds, options=options).state.params
 
 
-def single_sample(steps: int = 4000) -> None:
+def single_sample(steps: int = 9600) -> None:
     """784-100-2, one datum a step: the scan beside a loop of PyTorch's, and tallies of two groups on it."""
     draw = np.random.default_rng(0)
     x, y = draw.random((2000, 784)), draw.integers(0, 2, 2000)

@@ -10,6 +10,7 @@ import thalweg as tw
 from energy import machines
 from thalweg import Status
 from thalweg.energy.boltzmann import _enumeration
+from thalweg.energy.boltzmann._test_samples import exact_draws
 
 KINDS = machines.every_kind()
 kinds = pytest.mark.parametrize("machine", KINDS.values(), ids=KINDS.keys())
@@ -104,32 +105,42 @@ def test_a_missed_mode_is_no_confident_error():
     assert wrong.status == Status.PATHS_DISAGREE and "a mode is missed" in wrong.message
 
 
+def _hole():
+    """One hidden unit sees all twenty units on: nearly all weight, in a state that no chain from a base meets."""
+    weights = np.zeros((20, 3))
+    weights[:, 0] = 40.0
+    return tw.energy.RBM(weights, np.zeros(20), [-40 * 19.5, 0.0, 0.0])
+
+
+HOLE = np.logaddexp(20 * np.log(2), 20 * np.log1p(np.exp(40.0)) - 780) + 2 * np.log(2)  # that unit off, and on
+
+
 def test_a_mode_that_only_the_climb_finds():
-    """Nearly all weight lies in one state that no chain of any base meets: its weight alone refutes the chains."""
-    model = machines.two_modes(2.0, 20)
-    hidden_mode = tw.energy.RBM(model.weights, model.visible_bias, np.asarray(model.hidden_bias) - 0.3)
-    shifted = tw.energy.RBM(
-        2 * model.weights, 2 * np.asarray(hidden_mode.visible_bias) + 0.7, 2 * hidden_mode.hidden_bias
-    )
-    exact = float(tw.energy.log_partition(shifted, "exact"))
-    annealed = tw.energy.log_partition(shifted, "ais", steps=100)
-    assert not annealed.ok or abs(float(annealed) - exact) < 4 * annealed.error
+    """The chains of both bases agree, with tiny errors, on a wrong value; one state's weight refutes them."""
+    model = _hole()
+    assert float(tw.energy.log_partition(model, "exact")) == pytest.approx(HOLE, abs=1e-11)
+    annealed = tw.energy.log_partition(model, "ais", steps=100)
+    one, other = annealed.details["runs"].values()
+    assert abs(one["value"] - other["value"]) < 4 * np.hypot(one["error"], other["error"]) < 0.1
+    assert HOLE - max(one["value"], other["value"]) > 5
+    assert annealed.status == Status.PATHS_DISAGREE and "hidden states found by climbing" in annealed.message
 
 
 def test_reverse_runs_show_a_mode_that_the_data_know():
-    """Annealing that starts at the data meets the mode that the given base and the uniform base never reach."""
-    model = machines.two_modes(2.0, 20)
-    tilted = tw.energy.RBM(model.weights, np.asarray(model.visible_bias) + 1.0, model.hidden_bias)
-    data = np.ones((50, 20))
-    scored = tw.energy.log_likelihood(tilted, data, "ais", steps=100)
-    exact = float(tw.energy.log_likelihood(tilted, data, "exact"))
-    assert not scored.ok or abs(float(scored) - exact) < 4 * scored.error
+    """Annealing back from the data says what the given base and the uniform base never meet."""
+    found = tw.energy.log_partition(_hole(), "ais", data=np.ones((50, 20)), base=-0.5, steps=100)
+    runs = found.details["runs"]
+    assert set(runs) == {"uniform base", "given base", "reverse from the data"}
+    assert HOLE - max(runs["uniform base"]["value"], runs["given base"]["value"]) > 5
+    assert found.status == Status.PATHS_DISAGREE and "reverse from the data gives" in found.message
 
 
-def test_few_weights_are_said():
-    model = machines.random_binary(40, 40, scale=4.0)
-    quick = tw.energy.log_partition(model, "ais", steps=2, chains=50)
-    assert quick.status in (Status.FEW_WEIGHTS, Status.PATHS_DISAGREE)
+def test_reverse_runs_from_right_data_are_right():
+    model = machines.random_binary(12, 6)
+    found = tw.energy.log_partition(model, "ais", data=exact_draws(model, 400, jax.random.key(1)), steps=300)
+    reverse = found.details["runs"]["reverse from the data"]
+    assert found.ok and reverse["error"] < 0.01
+    assert abs(reverse["value"] - float(tw.energy.log_partition(model, "exact"))) < 4 * reverse["error"]
 
 
 FIVE = {

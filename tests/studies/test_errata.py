@@ -244,10 +244,27 @@ def test_gradient_in_the_training_loop():
 
 
 def test_newton_raphson():
-    """The likelihood -(3/2) (th - 2)^2, from 0: g = 6, H = -3."""
-    gradient, hessian = 3 * (2 - 0.0), -3.0
-    assert 0 - gradient / hessian == 2.0
-    assert all(abs(0 + eta * gradient - 2) > 0.5 for eta in (0.01, 0.1, 1.0))
+    """The mean likelihood as a function of the visible biases alone: its slope, its curvature, and its only root."""
+    law = _joint().sum(axis=1) * np.exp(-_X @ _A)  # p~(x) less its visible biases
+    data_mean = np.array([0.6, 0.3, 0.75])
+
+    def slope_and_curvature(a):
+        p = law * np.exp(_X @ a)
+        p = p / p.sum()
+        mean = p @ _X
+        return data_mean - mean, np.outer(mean, mean) - (_X * p[:, None]).T @ _X
+
+    def search(step, times=6):
+        a = np.zeros(3)
+        for _ in range(times):
+            a = a + step(*slope_and_curvature(a))
+        return np.abs(slope_and_curvature(a)[0]).max()
+
+    assert search(lambda g, h: -np.linalg.solve(h, g)) < 1e-12
+    assert min(search(lambda g, h, eta=eta: eta * g) for eta in np.geomspace(0.01, 10, 61)) > 1e-7
+    g, h = slope_and_curvature(np.zeros(3))
+    newton = -np.linalg.solve(h, g)
+    assert g @ newton < 0.99 * np.linalg.norm(g) * np.linalg.norm(newton)  # not even its direction is Newton's
 
 
 def test_marginal_among_the_conditionals():

@@ -178,7 +178,8 @@ ERRATA = [
         place="the step `th + eta g`",
         printed="a Newton-Raphson search for a root",
         right="plain stochastic gradient ascent: Newton's step would be `-H^-1 g`",
-        checked="on a quadratic likelihood Newton's step arrives at once, the printed one does not",
+        checked="by enumeration, in the visible biases of a small machine: six steps of Newton's reach the root to "
+        "1e-12, six printed ones with no eta even to 1e-7, and their directions differ",
     ),
     Erratum(
         id="marginal_among_the_conditionals",

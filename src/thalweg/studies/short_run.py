@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.studies._study import Claim, Outcome, Picture
 
 ROOM = "energy"
-SECONDS = 20
+SECONDS = 14
 HEADLINE = False
 MEMORY = "A. Decelle, C. Furtlehner and B. Seoane, arXiv 2105.13889"
 SHORT = "folklore of short-run training; measured here"
@@ -26,10 +26,6 @@ def run(
     sweeps = (1, 3, 10) if size == "quick" else (1, 2, 3, 5, 7, 10, 15, 20, 30)
     patterns = tw.systems.bars_and_stripes(3)
     data = patterns.data
-    start = tw.energy.RBM.start(data, hidden, seed)
-    start = jax.tree.map(
-        lambda p: p, tw.energy.RBM(10 * np.asarray(start.weights), start.visible_bias, start.hidden_bias)
-    )
     numbers = (data @ 2 ** np.arange(9)).astype(int)
     times = np.unique(np.round(np.geomspace(1, 10**5, 101)).astype(int))
 

@@ -28,6 +28,7 @@ _NAMES = {
     "ground_states._reconfiguration": ["stochastic_reconfiguration"],
     "ground_states._sampling": ["Walkers", "wavefunction_sampler"],
     "ground_states._slater": ["SlaterDeterminants"],
+    "ground_states._backflow": ["BackflowDeterminants"],
     "ground_states._trap": ["HarmonicTrap"],
     "ground_states._two_electrons": ["TwoElectrons", "two_electrons"],
     "ground_states._wavefunction": ["GaussianState", "Product", "Wavefunction"],

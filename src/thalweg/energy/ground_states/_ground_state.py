@@ -31,7 +31,7 @@ from thalweg.energy.ground_states._slater import SlaterDeterminants
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import GaussianState, Product, Wavefunction
 
-MOST_SHIFTED = 8  # particles up to which backflow is worth its cost by default
+MOST_SHIFTED = 12  # particles up to which backflow is worth its cost by default
 FEW_HIDDEN = 8  # up to which the sum over 2^hidden Gaussians takes seconds
 SEEN = ("energy", "error", "variance", "acceptance", "rate")
 STRIDE = 20  # steps between two looks at the energy
@@ -126,7 +126,7 @@ def ground_state(
     - `symmetric`: whether the machine is made symmetric under exchange of identical particles; by default where
       there is a Jastrow factor and there are at most 24 exchanges.
     - `backflow`: whether the places in the determinants are shifted by where the others are
-      (`BackflowDeterminants`); by default where there is a Jastrow factor and there are at most 8 particles.
+      (`BackflowDeterminants`); by default where there is a Jastrow factor and there are at most 12 particles.
     - `walkers`, `moves`, `method`: as in `variational_monte_carlo`.
     - `steps`: steps of training; by default until the energy falls no more.
     - `on_stride`: called as `on_stride(step, scalars)` every 20 steps of training, then every 32 records of measuring

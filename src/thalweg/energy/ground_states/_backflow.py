@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.energy.ground_states._slater import SlaterDeterminants, invert, varies
-from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, column, stacked
+from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, stacked
 
 TERMS = 3  # powers in each function of a distance
 

@@ -10,11 +10,8 @@ from typing import Any
 from docstrings import to_myst
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
 
-# The door for PyTorch is read without PyTorch.
-ABSENT = ["torch", "transformers"]
 MODULES = ["", "noise", "processes", "stats", "flow", "steering", "knowledge", "knowledge.torch", "energy", "systems",
            "plot", "loggers", "testing", "studies", "report"]  # fmt: skip
 
@@ -54,10 +51,9 @@ def said_as(module: str, name: str) -> str:
 def homes() -> dict[str, list[str]]:
     """Where each public name is: `simulate` is `tw.simulate`."""
     found: dict[str, list[str]] = {}
-    with mock(ABSENT):
-        for module in MODULES:
-            for name in public_names(module):
-                found.setdefault(name, []).append(said_as(module, name))
+    for module in MODULES:
+        for name in public_names(module):
+            found.setdefault(name, []).append(said_as(module, name))
     return found
 
 
@@ -70,9 +66,7 @@ class Api(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         module = self.arguments[0].removeprefix("thalweg").lstrip(".")
         node = nodes.container()
-        with mock(ABSENT):
-            names = [line.strip() for line in self.content if line.strip()]
-            text = "\n\n".join(entry(module, name) for name in names)
+        text = "\n\n".join(entry(module, line.strip()) for line in self.content if line.strip())
         lines = text.splitlines()
         self.state.nested_parse(StringList(lines, source=self.get_source_info()[0]), self.content_offset, node)
         return node.children

@@ -44,7 +44,8 @@ def train(
     def visit(done: int, run: Run, seen: _Seen) -> tuple[_Seen, bool]:
         seen = seen.with_rows(*run.record)
         stopped = on_stride is not None and on_stride(done, seen.told(int(run.steps))) is False
-        return seen, not (stopped or (steps is None and settled(*seen.scalars.T[:2], tol)))
+        energy, error = seen.scalars.T[:2]
+        return seen, not (stopped or (steps is None and settled(energy, error, tol)))
 
     made = in_strides(
         process,

@@ -219,6 +219,9 @@ def ground_state(
     seed: int = 0,
     table: Literal["text", "csv", "latex"] = "text",
     out: Path | None = None,
+    progress: bool = True,
+    checkpoint: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """The ground-state energy of particles in a harmonic trap (quantum dots), with an error bar that can be trusted.
 
@@ -248,6 +251,12 @@ def ground_state(
         How the table is printed.
     out
         A folder for the result (netCDF), the table as CSV and LaTeX, and the figures.
+    progress
+        Whether a line shows how the run is doing; where there is no screen, one line a minute.
+    checkpoint
+        A folder that the run leaves its checkpoints in: every minute, on Ctrl-C and on SIGTERM.
+    resume
+        Go on from the newest checkpoint there, to the numbers that the run would have ended with undisturbed.
     """
     from thalweg.energy.ground_states._command import ground_state_report
 
@@ -265,7 +274,9 @@ def ground_state(
             seed=seed,
             table=table,
             out=out,
-            live=sys.stderr,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
         )
     )
 

@@ -1,6 +1,6 @@
-"""Tutorials as notebooks: every page that runs is also written as .ipynb beside its HTML, and its foot says so.
+"""Tutorials as notebooks: every one is also written as .ipynb beside its HTML, and says so under its title.
 
-A page tagged `needs-torch` in some of its cells is built without PyTorch too: there those cells are shown, not run.
+Cells tagged `needs-torch` are shown and not run where PyTorch is absent.
 """
 
 import importlib.util
@@ -44,12 +44,18 @@ def _words(text: str) -> list[nbformat.NotebookNode]:
     return [nbformat.v4.new_markdown_cell(part) for part in parts if part]
 
 
+def offered(text: str, name: str) -> str:
+    """The page with a line on its notebook under its title."""
+    link = f'<a href="{name}.ipynb" download>{name}.ipynb</a>'
+    line = f"This page as a notebook: {link}. It needs nothing but `pip install thalweg jupyter`."
+    return re.sub(r"^# .+$", lambda title: f"{title[0]}\n\n{line}", text, count=1, flags=re.MULTILINE)
+
+
 def _read(app: Any, page: str, source: list[str]) -> None:
     if importlib.util.find_spec("torch") is None:
         source[0] = source[0].replace("needs-torch", "skip-execution")
     if _runs(page, source[0]):
-        name = page.rpartition("/")[2]
-        source[0] += f'\n---\n\n<a href="{name}.ipynb" download>This page as a notebook ({name}.ipynb)</a>\n'
+        source[0] = offered(source[0], page.rpartition("/")[2])
 
 
 def _runs(page: str, text: str) -> bool:
@@ -65,8 +71,8 @@ def _write(app: Any, problem: Exception | None) -> None:
             nbformat.write(as_notebook(text), Path(app.outdir) / FOLDER / f"{path.stem}.ipynb")
 
 
-def setup(app: Any) -> dict[str, Any]:
-    """What Sphinx calls."""
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
     app.connect("source-read", _read)
     app.connect("build-finished", _write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,44 +4,40 @@ Cells tagged `needs-torch` are shown and not run where PyTorch is absent.
 """
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 FOLDER = "tutorials"
+FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TAGS = re.compile(r"\A(?::tags: \[([^\]]*)\]\n)?\n?")
+TAGS = re.compile(r"\A(?::tags: \[([^\]]*)\]\n\n?)?")
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
-HEAD = "*Open this notebook anywhere: all it needs is `pip install thalweg jupyter`.*"
+NEEDS = "*All that this notebook needs is `pip install thalweg jupyter`.*"
 
 
-def as_notebook(text: str) -> nbformat.NotebookNode:
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("source-read", _read)
+    app.connect("build-finished", _write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def as_notebook(text: str) -> dict[str, Any]:
     """A page of MyST text as a notebook without outputs; links to other pages become their words."""
-    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    cells, at = [], 0
+    text, cells, at = FRONT.sub("", text), [], 0
     for found in CELL.finditer(text):
-        cells += _words(text[at : found.start()])
         tags = TAGS.match(found[1])
-        code = nbformat.v4.new_code_cell(found[1][tags.end() :].rstrip())
-        if tags[1]:
-            code.metadata["tags"] = [tag.strip() for tag in tags[1].split(",")]
-        cells.append(code)
+        cells += [*_words(text[at : found.start()]), _code(found[1][tags.end() :], tags[1])]
         at = found.end()
     cells += _words(text[at:])
-    cells.insert(1, nbformat.v4.new_markdown_cell(HEAD))
-    for number, cell in enumerate(cells):
-        cell.id = f"cell-{number}"  # the same file from the same page
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-
-
-def _words(text: str) -> list[nbformat.NotebookNode]:
-    text = LINK.sub(r"\1", text).strip()
-    # The title stands alone, so that the line about installing can follow it.
-    parts = text.split("\n\n", 1) if text.startswith("# ") else [text]
-    return [nbformat.v4.new_markdown_cell(part) for part in parts if part]
+    return {
+        "cells": [{"id": f"cell-{number}", **cell} for number, cell in enumerate(cells)],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
 
 
 def offered(text: str, name: str) -> str:
@@ -51,15 +47,30 @@ def offered(text: str, name: str) -> str:
     return re.sub(r"^# .+$", lambda title: f"{title[0]}\n\n{line}", text, count=1, flags=re.MULTILINE)
 
 
+def _words(text: str) -> list[dict[str, Any]]:
+    text = LINK.sub(r"\1", text).strip()
+    if text.startswith("# "):
+        title, _, rest = text.partition("\n")
+        text = f"{title}\n\n{NEEDS}\n{rest}"
+    return [{"cell_type": "markdown", "metadata": {}, "source": text}] if text else []
+
+
+def _code(source: str, tags: str | None) -> dict[str, Any]:
+    metadata = {"tags": [tag.strip() for tag in tags.split(",")]} if tags else {}
+    return {
+        "cell_type": "code",
+        "metadata": metadata,
+        "source": source.rstrip(),
+        "outputs": [],
+        "execution_count": None,
+    }
+
+
 def _read(app: Any, page: str, source: list[str]) -> None:
     if importlib.util.find_spec("torch") is None:
         source[0] = source[0].replace("needs-torch", "skip-execution")
-    if _runs(page, source[0]):
+    if page.startswith(f"{FOLDER}/") and CELL.search(source[0]):
         source[0] = offered(source[0], page.rpartition("/")[2])
-
-
-def _runs(page: str, text: str) -> bool:
-    return page.startswith(f"{FOLDER}/") and "```{code-cell}" in text
 
 
 def _write(app: Any, problem: Exception | None) -> None:
@@ -67,12 +78,6 @@ def _write(app: Any, problem: Exception | None) -> None:
         return
     for path in sorted((Path(app.srcdir) / FOLDER).glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        if _runs(f"{FOLDER}/{path.stem}", text):
-            nbformat.write(as_notebook(text), Path(app.outdir) / FOLDER / f"{path.stem}.ipynb")
-
-
-def setup(app: Any) -> dict[str, bool]:
-    """Called by Sphinx."""
-    app.connect("source-read", _read)
-    app.connect("build-finished", _write)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+        if CELL.search(text):
+            notebook = json.dumps(as_notebook(text), indent=1, ensure_ascii=False)
+            (Path(app.outdir) / FOLDER / f"{path.stem}.ipynb").write_text(notebook + "\n", encoding="utf-8")

@@ -19,6 +19,10 @@ from torch.nn import functional
 Add = Callable[..., None]
 
 
+class NoBatch(ValueError):
+    """The rows of a layer are not those of the labels."""
+
+
 class Rows:
     """The groups of a batch: labels (batch,), or (batch, tokens), in 0..groups, where `groups` is none."""
 
@@ -26,13 +30,14 @@ class Rows:
         self.labels = labels
         self.present = torch.unique(labels).tolist()
         self.groups = groups
+        self.met = False  # whether a layer has these rows
         self._sorted: dict[Any, tuple[Tensor, list[tuple[int, slice]]]] = {}
 
     def of(self, array: Tensor, lead: int) -> Tensor:
         """The group of each row of an array, whose first `lead` axes are rows."""
         labels, shape = self.labels.to(array.device), tuple(array.shape[:lead])
         if tuple(labels.shape) != shape[: labels.ndim]:
-            raise ValueError(
+            raise NoBatch(
                 f"labels must lead like the batch: got shape {tuple(labels.shape)}, for a layer whose rows are {shape}"
             )
         return labels.reshape(*labels.shape, *[1] * (lead - labels.ndim)).expand(shape)

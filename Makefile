@@ -38,7 +38,8 @@ test-slow: environment ## the long statistical suites
 
 test-torch: environment ## the door for PyTorch; installs torch into .venv
 	@.ci/torch
-	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py src/thalweg/knowledge/torch
+	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py tests/knowledge/test_torch_loops.py \
+		tests/knowledge/test_transformers.py src/thalweg/knowledge/torch
 
 test-newest: ## the tests on the newest Python at hand (3.13 or later)
 	@.ci/test-newest

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 from thalweg.knowledge.torch import _layers
 from thalweg.knowledge.torch._layers import NoBatch, Rows, rule_for
-from thalweg.knowledge.torch._log import Log
+from thalweg.knowledge.torch._log import LARGE, Log
 from thalweg.knowledge.torch._memory import bytes_of, check_kinds
 from thalweg.knowledge.torch._rules import RULES, check_optimizer, memory_name
 
@@ -96,10 +96,11 @@ class Tally:
         self.counts = torch.zeros(self.groups, dtype=torch.int64)
         self.seen = self.tallied = 0
         self._off, self._cancelling = 0.0, 1.0
-        self._gone = 0.0  # the sum, over steps kept as factors, of the largest change of a parameter
         self._where = where
+        model = getattr(model, "_orig_mod", model)  # of torch.compile
         self._parallel = isinstance(model, nn.parallel.DistributedDataParallel)
-        self._model = model.module if self._parallel else model
+        model = model.module if self._parallel else model
+        self._model: nn.Module = getattr(model, "_orig_mod", model)
         self._rows: tuple[int, Rows] | None = None
         self._precision = torch.float64
         self._counted: list[Rows] = []
@@ -225,7 +226,6 @@ class Tally:
         self._filled = {name: set(range(self.groups + 1)) for name in self.parameters}
         self.notes = set(state["notes"])
         self._logs = {name: Log(log.shape, self.groups, log.like) for name, log in self._logs.items()}
-        self._gone = 0.0
         self.counts, self._visits = state["counts"].clone(), state["visits"].clone()
         self.seen, self.tallied, self._off, self._cancelling = state["numbers"]
         self._precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
@@ -294,10 +294,13 @@ class Tally:
         inside = self.window is None or self.window[0] <= self.seen < self.window[1]
         return inside and (self.seen + 1) % self.every == 0
 
+    @torch.compiler.disable
     def _after_forward(self, layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output
         if not isinstance(out, Tensor) or not out.requires_grad or not torch.is_grad_enabled() or not self._due():
             return
+        if self.labels is None and not layer.training:
+            return  # someone looks at the model before the training begins
         rows = self._current_rows()
         out.register_hook(lambda cotangent: self._split(layer, args, kwargs, cotangent.detach(), rows))
 
@@ -345,7 +348,7 @@ class Tally:
                 self._touched.add(names[key])
                 self._begin(names[key], p)
 
-        def add(key: str, group: int, left: Tensor, right: Tensor | None = None) -> None:
+        def add(key: str, group: Any, left: Tensor, right: Tensor | None = None) -> None:
             name = names[key]
             if name not in self.parameters:
                 return
@@ -393,17 +396,20 @@ class Tally:
             for factors in log.spill():
                 self._enter(name, *factors)
 
-    def _enter(self, name: str, group: int, left: Tensor, right: Tensor | None = None) -> None:
-        """Add a gradient, `left` or `left^T right`, to that of a group."""
-        row, filled = self._gradients[name][group], self._filled[name]
-        left = left.to(row.dtype)
-        if right is None:
-            row.copy_(left) if group not in filled else row.add_(left)
-        elif group not in filled:
-            torch.mm(left.T, right.to(row.dtype), out=row)
+    def _enter(self, name: str, group: Any, left: Tensor, right: Tensor | None = None) -> None:
+        """Add a gradient to that of a group, or of all (`None`); or `left^T right` over the rows of each group."""
+        rows, filled = self._gradients[name], self._filled[name]
+        if right is not None:
+            left, right = left.to(rows.dtype), right.to(rows.dtype)
+            for one, part in group:
+                torch.addmm(rows[one], left[part].T, right[part], beta=float(one in filled), out=rows[one])
+                filled.add(one)
+        elif group is not None:
+            rows[group].copy_(left) if group not in filled else rows[group].add_(left)
+            filled.add(group)
         else:
-            row.addmm_(left.T, right.to(row.dtype))
-        filled.add(group)
+            self._settle(name)
+            rows.add_(left)
 
     def _check_given(self, layer: nn.Module, x: Tensor, rows: Rows) -> None:
         """Refuse a layer that reads the same rows whatever the data are, such as an embedding of positions.
@@ -417,7 +423,7 @@ class Tally:
             self._given[id(layer)] = x.clone(), rows.labels
         elif past[0].shape != x.shape or not torch.equal(past[0], x):
             self._given[id(layer)] = None  # it reads data
-        elif past[1].shape != rows.labels.shape or not torch.equal(past[1], rows.labels):
+        elif (past[1].shape != rows.labels.shape or not torch.equal(past[1], rows.labels)) and not (x == x[:1]).all():
             raise NoBatch(
                 f"{type(layer).__name__} reads the same rows whatever the data: they are not those of the labels"
             )
@@ -457,7 +463,7 @@ class Tally:
             self._reduce([name for _, name, _ in moved])
             factors = self._factors(moved)
             self._count()
-            largest, change, full = [], [], False
+            largest, change, closed = [], [], []
             steepest = max((self._steepness(name, p, factors.get(name)) for _, name, p in moved), default=0.0)
         for group, name, p in moved:
             if name not in self.parameters:
@@ -476,8 +482,9 @@ class Tally:
             plain = scalars and not key and not rule.pull and rule.rest is None
             if log is not None and log.open is not None and plain:
                 sharp = abs(rule.scale) * steepest
-                full |= log.close(factor * rule.sign * rule.scale, before, after, sharp)
-                change.append((after.new_zeros(()), (after - before).abs().max()))
+                far = log.close(factor * rule.sign * rule.scale, before, after, sharp)
+                change.append((torch.zeros_like(far), far))
+                closed.append(name)
                 continue
             self._spill(name)
             if plain and self.per == "parameter" and p.ndim:
@@ -494,24 +501,22 @@ class Tally:
             off, moves = (torch.stack(parts).max() for parts in zip(*change, strict=True))
             self.tallied += 1
             self._off = max(self._off, float(off))
-            self._gone += float(moves)
             if largest and float(moves) > 0:
                 self._cancelling = max(self._cancelling, float(torch.stack(largest).max() / moves))
-            if full:
-                self._flush()
+            for name in closed:
+                self._logs[name].far += float(moves)
+                if self._logs[name].full:
+                    self._flush(name)
 
     @torch.no_grad()
-    def _flush(self) -> None:
-        """Add the steps that are kept as factors to the tallies."""
-        largest = 0.0
-        for name, log in self._logs.items():
+    def _flush(self, *names: str) -> None:
+        """Add steps that are kept as factors to the tallies, of these parameters or of all."""
+        for name in names or self._logs:
+            log = self._logs[name]
             if log.steps:
                 kept = {kind: self._kept[kind][name] for kind in self.kinds}
-                off, size = log.add_to(kept, self._view(name, self.parameters[name].detach()))
-                self._off, largest = max(self._off, off), max(largest, size)
-        if self._gone > 0:
-            self._cancelling = max(self._cancelling, largest / self._gone)
-        self._gone = 0.0
+                off, cancelling = log.add_to(kept, self._view(name, self.parameters[name].detach()))
+                self._off, self._cancelling = max(self._off, off), max(self._cancelling, cancelling)
 
     def _refuse_newcomers(self) -> None:
         """Parameters that train now, and did not when the tally was made."""
@@ -743,7 +748,8 @@ class Tally:
         """Whether steps of a parameter may be kept as factors: a matrix, under plain descent, on one process."""
         group = next(g for g in self.optimizer.param_groups if any(p is self.parameters[name] for p in g["params"]))
         plain = type(self.optimizer) is torch.optim.SGD and not group["momentum"] and not group["weight_decay"]
-        return plain and self.parameters[name].ndim == 2 and self.per == "parameter" and not self._parallel
+        large = self.parameters[name].ndim == 2 and self.parameters[name].numel() >= LARGE
+        return plain and large and self.per == "parameter" and not self._parallel
 
     def _sizes(self) -> list[tuple[tuple[int, ...], int, int]]:
         views = [(self._view(name, p), name) for name, p in self.parameters.items()]

@@ -262,9 +262,6 @@ def test_newton_raphson():
 
     assert search(lambda g, h: -np.linalg.solve(h, g)) < 1e-12
     assert min(search(lambda g, h, eta=eta: eta * g) for eta in np.geomspace(0.01, 10, 61)) > 1e-7
-    g, h = slope_and_curvature(np.zeros(3))
-    newton = -np.linalg.solve(h, g)
-    assert g @ newton < 0.99 * np.linalg.norm(g) * np.linalg.norm(newton)  # not even its direction is Newton's
 
 
 def test_marginal_among_the_conditionals():

@@ -179,7 +179,7 @@ ERRATA = [
         printed="a Newton-Raphson search for a root",
         right="plain stochastic gradient ascent: Newton's step would be `-H^-1 g`",
         checked="by enumeration, in the visible biases of a small machine: six steps of Newton's reach the root to "
-        "1e-12, six printed ones with no eta even to 1e-7, and their directions differ",
+        "1e-12, six printed ones with no eta even to 1e-7",
     ),
     Erratum(
         id="marginal_among_the_conditionals",

@@ -183,6 +183,33 @@ def test_log_densities_of_a_users_own(dimension):
     assert got.ok and got.error < 0.1 and abs(float(got) - 2) < 4 * got.error
 
 
+@pytest.mark.parametrize("dimension", [10, 20])
+def test_log_densities_in_many_dimensions(dimension):
+    """Two modes of one width: right, and as far off as the error says. One narrower: right, or a status."""
+    base, seeds = tw.energy.NormalBase(np.zeros(dimension), 2.0), range(12)
+    alike = tw.systems.gaussian_mixture(np.outer([1.0, -1.0], np.ones(dimension)), [0.3, 0.7], scale=0.8).log_density
+    found = [tw.energy.log_partition(alike, "ais", base=base, steps=400, key=seed) for seed in seeds]
+    trusted = [one for one in found if one.ok]
+    assert len(trusted) >= 10
+    z = np.array([float(one) / one.error for one in trusted])
+    assert np.abs(z).max() < 4 and 0.5 < np.sqrt(np.mean(z**2)) < 1.6
+
+    narrow = _mixture(dimension)
+    found = [tw.energy.log_partition(narrow, "ais", base=base, steps=400, key=seed) for seed in seeds]
+    z = np.array([(float(one) - 2) / one.error for one in found])
+    assert z.min() < -4  # the annealed value alone is wrong,
+    assert all(one.status != Status.OK for one, off in zip(found, z, strict=True) if abs(off) > 4)  # and never silent
+
+
+def test_data_show_a_mode_of_a_density_that_chains_miss():
+    base = tw.energy.NormalBase(np.zeros(2), 0.5)
+    far = tw.systems.gaussian_mixture([[0.0, 0.0], [30.0, 30.0]], [0.2, 0.8], scale=0.5)
+    blind = tw.energy.log_partition(far.log_density, "ais", base=base, steps=100)
+    assert float(blind) == pytest.approx(np.log(0.2), abs=0.1)  # nothing can know of it
+    seen = tw.energy.log_partition(far.log_density, "ais", base=base, steps=100, data=far.draw(100, 0))
+    assert seen.status == Status.PATHS_DISAGREE and "reverse from the data" in seen.message
+
+
 def _ising(x):
     return 0.3 * (jnp.sum(x * jnp.roll(x, 1, 0)) + jnp.sum(x * jnp.roll(x, 1, 1)))
 

@@ -19,7 +19,9 @@ from thalweg._results import Estimate, Status
 from thalweg.energy.boltzmann._machine import Machine
 
 FEWEST_WEIGHTS = 10.0  # below this effective number of chains the error bar itself cannot be trusted
+FEWEST_CARRIERS = 3.0  # below this effective number of chains that the error is estimated from, it is not known
 FAR = 4.0  # standard errors at which two ways of computing one number disagree
+ABOVE = 3.0  # standard errors by which a lower bound may exceed a value
 
 
 @eqx.filter_jit
@@ -76,26 +78,37 @@ class Weighed(eqx.Module):
     error: float
     effective: float
     count: int
+    carriers: float = math.inf
 
     @property
     def few(self) -> bool:
-        return self.effective < min(FEWEST_WEIGHTS, self.count / 2)
+        return self.effective < min(FEWEST_WEIGHTS, self.count / 2) or (
+            self.carriers < min(FEWEST_CARRIERS, self.count / 10)
+        )
 
 
-def weigh(log_weights: Any) -> Weighed:
-    """The mean of the weights, its relative standard error, and their effective number."""
+def weigh(log_weights: Any, finite: bool = True) -> Weighed:
+    """The mean of the weights, its relative standard error, and their effective number.
+
+    `carriers`, `(sum d^2)^2 / sum d^4` with `d` the distances from the mean, is the effective number of weights that
+    the error rests on. With `finite=False` weights may be 0.
+    """
     logs = np.asarray(log_weights, dtype=float)
-    if not np.all(np.isfinite(logs)):
+    if not (np.all(np.isfinite(logs)) if finite else np.isfinite(logs.max())):
         return Weighed(math.nan, math.inf, 0.0, len(logs))
     top = logs.max()
     weights = np.exp(logs - top)
     mean = weights.mean()
     error = weights.std(ddof=1) / (mean * math.sqrt(len(weights)))
-    return Weighed(float(top + np.log(mean)), float(error), float(weights.sum() ** 2 / (weights**2).sum()), len(logs))
+    effective, apart = float(weights.sum() ** 2 / (weights**2).sum()), (weights / mean - 1) ** 2
+    carriers = float(apart.sum() ** 2 / (apart**2).sum()) if apart.sum() > 1e-18 else math.inf
+    return Weighed(float(top + np.log(mean)), float(error), effective, len(logs), carriers)
 
 
-def judged(runs: dict[str, tuple[float, Weighed]], bounds: dict[str, float], details: dict[str, Any]) -> Estimate:
-    """One estimate of `log Z` from several, and from lower bounds.
+def judged(
+    runs: dict[str, tuple[float, Weighed]], bounds: dict[str, tuple[float, float]], details: dict[str, Any]
+) -> Estimate:
+    """One estimate of `log Z` from several, and from lower bounds (each with its error).
 
     The forward run with the most effective weights gives the number. All others, and the bounds, can only object.
     """
@@ -120,8 +133,8 @@ def judged(runs: dict[str, tuple[float, Weighed]], bounds: dict[str, float], det
         if name != chosen and not w.few and apart > FAR:
             why = f"{chosen} gives {value:.4f}, {name} gives {other:.4f}, {apart:.1f} standard errors apart"
             return Estimate(value, weighed.error, Status.PATHS_DISAGREE, {**details, "why": why})
-    for name, bound in bounds.items():
-        if bound > value + FAR * weighed.error + 1e-9 * (1 + abs(value)):
+    for name, (bound, error) in bounds.items():
+        if bound > value + ABOVE * math.hypot(weighed.error, error) + 1e-9 * (1 + abs(value)):
             why = f"{name} alone give log Z >= {bound:.4f}, the chains {value:.4f}"
             return Estimate(value, weighed.error, Status.PATHS_DISAGREE, {**details, "why": why})
     return Estimate(value, weighed.error, Status.OK, details)

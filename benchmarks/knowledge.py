@@ -23,7 +23,7 @@ def runner(process: Any, state: Any, steps: int, **folds: Any) -> Any:
     return lambda: tw.simulate(process, state, steps, key=0, folds=folds, options=options).state.params
 
 
-def single_sample(steps: int = 4000) -> None:
+def single_sample(steps: int = 9600) -> None:
     """784-100-2, one datum a step: the scan beside a loop of PyTorch's, and tallies of two groups on it."""
     draw = np.random.default_rng(0)
     x, y = draw.random((2000, 784)), draw.integers(0, 2, 2000)
@@ -115,6 +115,100 @@ def hooks(steps: int = 40) -> None:
     )
     show("784-256-10, 128 a step, ten groups, PyTorch, single precision", times)
     target("torch hooks, absolute / no tally", times.ratio("absolute", "no tally"), most=2.5)
+
+
+# --- Replay: how near a tally from checkpoints is to the live one ----------------------------------------------------
+
+
+def convolutions(torch: Any) -> Any:
+    """(model, data, groups): a small convolutional network on the digits, by class."""
+    from sklearn.datasets import load_digits
+
+    nn, digits = torch.nn, load_digits()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)
+    )
+    x, y = torch.tensor(digits.images[:, None] / 16.0).double(), torch.tensor(digits.target)
+    return model.double(), (x, y), y
+
+
+def transformer(torch: Any) -> Any:
+    """(model, data, groups): one layer that learns to repeat, to count up or to reverse, by task."""
+    nn = torch.nn
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.place = nn.Embedding(12, 16), nn.Embedding(6, 16)
+            self.attend, self.norm = nn.MultiheadAttention(16, 2, batch_first=True), nn.LayerNorm(16)
+            self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 12)
+
+        def forward(self, i: Any) -> Any:
+            x = self.embed(i) + self.place(torch.arange(6).expand(i.shape))
+            h = self.norm(x)
+            x = x + self.attend(h, h, h, need_weights=False)[0]
+            return self.head(x + self.down(torch.relu(self.up(x)))).transpose(1, 2)
+
+    task, i = torch.arange(900) % 3, torch.randint(3, 12, (900, 6))
+    i[:, 0] = task
+    y = torch.stack([i, 3 + (i - 2) % 9, i.flip(1)])[task, torch.arange(900)]
+    return Small().double(), (i, y), task
+
+
+def replayed(torch: Any, build: Any, checkpoints: int, seed: int, steps: int = 320, rate: float = 0.2) -> float:
+    """The correlation, over parameters and groups, of the logarithms of the live tally and of one from checkpoints.
+
+    The replay sees one batch of the data at each checkpoint, the same size as in training.
+    """
+    import copy
+
+    from thalweg.knowledge.torch import Tally as TorchTally
+    from thalweg.knowledge.torch import replay
+
+    torch.manual_seed(seed)
+    model, (x, y), labels = build(torch)
+    loss = lambda net, batch: torch.nn.functional.cross_entropy(net(batch[0]), batch[1])  # noqa: E731
+    draw = lambda: torch.randint(0, len(x), (64,))  # noqa: E731
+    optimizer = torch.optim.SGD(model.parameters(), rate)
+    live = TorchTally(model, optimizer, groups=int(labels.max()) + 1, kinds="absolute")
+    saved = []
+    for step in range(steps):
+        if step % (steps // checkpoints) == 0:
+            saved.append(copy.deepcopy(model.state_dict()))
+        w = draw()
+        live.labels = labels[w]
+        loss(model, (x[w], y[w])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    live.remove()
+    again = copy.deepcopy(model)
+
+    def load(state: Any) -> Any:
+        again.load_state_dict(state)
+        return again
+
+    def batches(_: Any) -> Any:
+        w = draw()
+        yield (x[w], y[w]), labels[w]
+
+    found = replay(
+        saved, load, batches, lambda p: torch.optim.SGD(p, rate), live.groups, loss=loss, steps=steps, kinds="absolute"
+    )
+    pairs = [torch.cat([tree[name][:-1].flatten() for name in tree]) for tree in (live.absolute, found.absolute)]
+    moved = (pairs[0] > 0) & (pairs[1] > 0)
+    return float(torch.corrcoef(torch.stack(pairs)[:, moved].log())[0, 1])
+
+
+def replays() -> None:
+    """What a finished run still tells, by how many checkpoints were kept."""
+    torch = peer("torch")
+    if not torch:
+        return
+    print("\nCorrelation of a replayed tally with the live one (logarithms, 320 steps), mean and spread of 3 seeds")
+    for build in (convolutions, transformer):
+        for checkpoints in (5, 20, 80):
+            found = np.array([replayed(torch, build, checkpoints, seed) for seed in range(3)])
+            print(f"  {build.__name__:<16}{checkpoints:>4} checkpoints{found.mean():>8.3f} +- {found.std(ddof=1):.3f}")
 
 
 # --- Time to a first answer: which of 1,000 training data matter to 50 predictions, or to which parameters -----------
@@ -227,5 +321,6 @@ if __name__ == "__main__":
     minibatch()
     hooks()
     if not is_one_thread():
+        replays()
         first_answers()
         on_one_thread(__file__)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._checkpoints import as_plain, is_key
+
 _PART = re.compile(r"members-(\d+)-(\d+)")
 PATIENCE = 30  # seconds without a sign of life after which a process counts as lost
 
@@ -78,7 +80,7 @@ def exchange_items(mine: dict[int, dict[str, Any]], count: int, folder: Any) -> 
 
 
 def _joined(*leaves: Any) -> Any:
-    if hasattr(leaves[0], "dtype") and jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+    if is_key(leaves[0]):
         return jnp.concatenate(leaves)
     whole = np.concatenate([np.asarray(leaf) for leaf in leaves])
     return whole if isinstance(leaves[0], np.ndarray) else jnp.asarray(whole)
@@ -95,7 +97,7 @@ def _exchange(
     like = next(iter(mine.values()))
     leaves, structure = jax.tree.flatten(like)
     arrays = {
-        f"{part[0]}-{n}": np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        f"{part[0]}-{n}": as_plain(leaf)
         for part, outcome in mine.items()
         for n, leaf in enumerate(jax.tree.leaves(outcome))
     }
@@ -126,13 +128,9 @@ def _savez(arrays: dict[str, Any]) -> bytes:
 
 
 def _unpacked(array: np.ndarray, like: Any) -> Any:
-    if _is_key(like):
+    if is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
     return array if isinstance(like, np.ndarray) else jnp.asarray(array)
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 _waited = 0

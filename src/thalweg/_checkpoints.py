@@ -38,7 +38,7 @@ def digest(*parts: Any) -> str:
             continue
         for leaf in jax.tree.leaves(part):
             if hasattr(leaf, "dtype"):
-                array = _plain(leaf)
+                array = as_plain(leaf)
                 found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
             elif isinstance(leaf, bool | int | float | complex | str):
                 found.update(repr(leaf).encode())
@@ -155,7 +155,7 @@ class Folder:
             "settings": self.settings,
             "time": time.time(),
         }
-        plain = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
+        plain = [as_plain(leaf) for leaf in jax.tree.leaves(tree)]
         leaves: dict[str, Any] = {f"leaf{number}": leaf for number, leaf in enumerate(plain)}
         header["empty"] = {str(n): [str(leaf.dtype), leaf.shape] for n, leaf in enumerate(plain) if leaf.size == 0}
         name = f"checkpoint-{step:015d}.npz"
@@ -261,14 +261,14 @@ def _filled(file: Path, header: dict[str, Any], like: Any) -> Any:
     wanted, structure = jax.tree.flatten(like)
     found = []
     for number, leaf in enumerate(wanted):
-        plain, grows = _plain(leaf), isinstance(leaf, Growing)
+        plain, grows = as_plain(leaf), isinstance(leaf, Growing)
         array = _leaf(file, header, number)
         if array.dtype != plain.dtype or (array.shape != plain.shape and not grows):
             raise ValueError(
                 f"{file} is of another run: it holds {array.dtype} of shape {array.shape} where "
                 f"{plain.dtype} of shape {plain.shape} is wanted; name another folder"
             )
-        if _is_key(leaf):
+        if is_key(leaf):
             found.append(jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)))
         else:
             found.append(array if isinstance(leaf, np.ndarray) else jax.numpy.asarray(array))
@@ -284,12 +284,12 @@ def growing(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf).view(Growing), tree)
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def as_plain(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def _as_bytes(header: dict[str, Any]) -> np.ndarray:

@@ -5,6 +5,7 @@ ensemble all see the same numbers. Nothing here depends on how a chunk begins or
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import time
@@ -273,6 +274,7 @@ def run_loop(
 def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, resume) -> Outcome:
     """The host's part: chunk after chunk, with whatever looks on from outside."""
     carry = _begin(process, state, key, start, batch, watch)
+    asked, watch = watch, shared(process, watch)
     ragged = np.ndim(start) > 0
     row = _row(process, carry, key, start, batch, watch)
     length, rows = _chunking(row, steps, watch, options, on_chunk is not None)
@@ -336,7 +338,7 @@ def _drive(process, state, steps, key, start, batch, watch, on_chunk, options, r
             code = Status.INTERRUPTED
         if folder is not None and np.any(finite):
             folder.keep(done, (carry, record.value))
-    return _outcome(carry, record.result(), finite, code, stored, details, batch, watch)
+    return _outcome(carry, record.result(), finite, code, stored, details, batch, asked)
 
 
 def _last_good(process, carry, key, first, count, batch, watch, rows) -> tuple[Carry, int, dict[str, Any]]:
@@ -394,10 +396,32 @@ def _started(fold: Any, state: Any, name: str) -> Any:
     return as_arrays(carry)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """Stands for an array of the process, by its number among them."""
+
+    at: int
+
+
+def shared(process: Any, watch: Watch) -> Watch:
+    """What is kept, with arrays that it holds in common with the process named once only.
+
+    A compiler that is given one array twice takes it for two: a fold that asks the process again what the step has
+    computed already would have it computed twice.
+    """
+    numbers: dict[int, _Shared] = {}
+    for i, leaf in enumerate(jax.tree.leaves(process)):
+        if eqx.is_array(leaf):
+            numbers.setdefault(id(leaf), _Shared(i))
+    return jax.tree.map(lambda leaf: numbers.get(id(leaf), leaf), watch)
+
+
 def advance(
     process: Any, carry: Carry, key: Any, first: Any, count: Any, batch: Batch, watch: Watch, rows: int
 ) -> tuple[Carry, Any, Any]:
     """`count` steps from number `first` on: the carry, the record (`rows` long), and which members are finite."""
+    arrays = jax.tree.leaves(process)
+    watch = jax.tree.map(lambda leaf: arrays[leaf.at] if isinstance(leaf, _Shared) else leaf, watch)
 
     def one(process, i, key, member):
         w, noise = next_draw(process.noise, key, i, member.noise)

@@ -132,7 +132,7 @@ def test_the_live_line():
     ("tokens", "sentence"),
     [
         (["--particles", "six"], "particles must be a whole number, or \"up,down\" such as 2,1, got 'six'"),
-        (["--particles", "0"], "particles must be a whole number >= 1"),
+        (["--particles", "0"], "particles must be a whole number from 1 to 1000"),
         (["--omega", "-1"], "omega must be a frequency > 0"),
         (["--dimension", "4"], "dimension must be 1, 2 or 3, got 4"),
         (["--sigma", "wide"], "sigma must be trained or a width > 0, got 'wide'"),

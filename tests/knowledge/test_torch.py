@@ -174,6 +174,26 @@ def test_each_groups_part_is_its_own_gradient():
         torch.testing.assert_close(tally.signed[key], rows, rtol=1e-9, atol=1e-14)
 
 
+def test_a_group_that_is_absent_does_not_move():
+    """Batches of one group each, with a gap between the groups of a batch: nothing of the batch before is counted."""
+    model = nn.Linear(4, 2, dtype=F64)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    tally = Tally(model, optimizer, groups=4)
+    draw = torch.Generator().manual_seed(3)
+    expected = torch.zeros(5, 2, 4, dtype=F64)
+    for labels in ([0, 0, 3], [1, 1, 1], [-1, 1, -1], [3, 3, 3], [0, 2, 2]):
+        x = torch.randn(3, 4, generator=draw, dtype=F64)
+        tally.labels = torch.tensor(labels)
+        model(x).square().sum().backward()
+        out = model(x).detach()
+        for row, label in enumerate(labels):
+            expected[label] -= 0.2 * out[row][:, None] * x[row]
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(tally.signed["weight"], expected, rtol=1e-12, atol=1e-15)
+    assert tally.conservation <= 1e-12
+
+
 def test_the_same_answer_as_in_jax():
     """f = w.x, half squares, both data in every batch, Adam at .1: the numbers of `tw.knowledge.Tally`."""
     model = nn.Linear(2, 1, bias=False, dtype=F64)

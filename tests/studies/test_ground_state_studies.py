@@ -25,7 +25,7 @@ EXPECTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_verdicts(name):
-    outcome = load(find(name)).run("quick")
+    outcome = load(find(name))("quick")
     assert {claim.id: claim.verdict for claim in outcome.claims} == EXPECTED[name]
     assert outcome.figures
     assert outcome.data

@@ -159,7 +159,8 @@ def test_plain_values_are_json():
 
 def test_every_study_of_the_package_states_a_short_time_and_one_headline_a_room():
     studies = list_studies()
-    assert all(0 < study.seconds <= 20 for study in studies)
+    longest = {"localization": 45}  # seven networks, each with four twins
+    assert all(0 < study.seconds <= longest.get(study.name, 20) for study in studies)
     for room in {study.room for study in studies}:
         assert sum(study.headline for study in studies if study.room == room) <= 1
 

@@ -14,6 +14,7 @@ _NAMES = {
     "boltzmann._test_samples": ["SampleTest", "test_samples"],
     "boltzmann._training": ["Training", "training"],
     "ground_states._ansatz": ["Ansatz"],
+    "ground_states._backflow": ["BackflowDeterminants"],
     "ground_states._densities": ["radial_densities"],
     "ground_states._evaluate": ["evaluate"],
     "ground_states._forward_laplacian": ["forward_laplacian"],

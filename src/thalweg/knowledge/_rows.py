@@ -147,7 +147,7 @@ def divide(
         faded = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, falls)
 
         def one_row(i: Any, carried: tuple) -> tuple:
-            tallies, shares, total, sizes = carried
+            tallies, renewed, total, sizes = carried
             row = batch.visited[i]
             slope = gradient(slopes, batch, i, cut if before.ndim else lambda array, axis: array, here.shape)
             memory = [_read(share, row, t * tile, here) for share in shares]
@@ -160,15 +160,21 @@ def divide(
                 for k, rest in enumerate(coefficients.rest)
             ]
             change = made[0]
-            shares = [_write(share, row, t * tile, new) for share, new in zip(shares, made[1:], strict=True)]
+            renewed = [_write(new, row, 0, one) for new, one in zip(renewed, made[1:], strict=True)]
             tallies = [
                 _added(tally, row, t * tile, jnp.abs(change) if kind == "absolute" else change, part, per)
                 for tally, (_, kind, part) in zip(tallies, kept, strict=True)
             ]
-            return tallies, shares, total + change, sizes + jnp.abs(change)
+            return tallies, renewed, total + change, sizes + jnp.abs(change)
 
         zero = jnp.zeros_like(here)
-        tallies, shares, total, sizes = lax.fori_loop(0, batch.count, one_row, (tallies, shares, zero, zero))
+        # The new momenta of a tile are put back together: rows that are read and written in one turn would be copied.
+        renewed = [jnp.zeros((others + 1, *here.shape), share.dtype) for share in shares]
+        tallies, renewed, total, sizes = lax.fori_loop(0, batch.count, one_row, (tallies, renewed, zero, zero))
+        shares = [
+            lax.dynamic_update_slice(share, new, _at(0, t * tile, share))
+            for share, new in zip(shares, renewed, strict=True)
+        ]
         there = cut(after, 0) if before.ndim else after
         # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
         known = (

@@ -12,7 +12,7 @@ from jax import lax
 from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
 from thalweg._process import Process, check_process
 from thalweg._select import select
-from thalweg.knowledge import _rows
+from thalweg.knowledge import _factored, _rows
 from thalweg.knowledge._attribution import Split, combined, small, split_of
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
@@ -34,6 +34,7 @@ class Tallying(NamedTuple):
     tallied: Any
     conservation: Any
     cancellation: Any
+    probe: Any = ()  # of steps kept as their factors
 
 
 class Tally(eqx.Module):
@@ -41,7 +42,9 @@ class Tally(eqx.Module):
 
     A step's change of the parameters is a sum over groups, `change = sum_g part_g`, exactly: through momentum (each
     group has its own), through Adam (all share the second moments), and through clipping (all share the factor). A
-    tally sums `|part_g|` and `part_g` over the steps. It is counted, not estimated, and has no error bar.
+    tally sums `|part_g|` and `part_g` over the steps. It is counted, not estimated, and has no error bar. Plain descent
+    on one datum a step costs little: large dense layers are kept as their two factors, and of those `conservation` is
+    measured at one input a step.
 
     **Arguments**
 
@@ -115,7 +118,12 @@ class Tally(eqx.Module):
 
     def memory(self, state: Any) -> int:
         """The bytes that this tally will take in a run from `state`."""
-        return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(jax.eval_shape(self._start, state)))
+        carried = jax.eval_shape(self._start, state)
+        size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(carried))
+        if carried.probe:  # the tables are made from the logs in the end
+            read = jax.eval_shape(lambda carry: self._expanded(carry).kept, carried)
+            size += sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(read))
+        return size
 
     def init(self, state: Any) -> Tallying:
         """What is carried at the start. Refuses a tally that would take more than `most_bytes`."""
@@ -130,7 +138,11 @@ class Tally(eqx.Module):
     def update(self, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
         """What is carried on, having seen a step."""
         passed = carry._replace(seen=carry.seen + 1)
-        if self.process is None:
+        if carry.probe:
+            passed = passed._replace(probe=_factored.probe(carry.probe.ways, next_state.params, passed.seen))
+            follow = lambda tally, _, *seen: _factored_step(tally, carry, passed, *seen)  # noqa: E731
+            after = lambda *_: passed  # noqa: E731
+        elif self.process is None:
             follow, after = _whole_step, lambda *_: passed
         else:
             follow, after = _split_step, _passed_step
@@ -149,6 +161,7 @@ class Tally(eqx.Module):
 
     def result(self, carry: Tallying) -> Tallied:
         """The tallies, as the parameters."""
+        carry = self._expanded(carry)
         found = Tallied(
             carry.kept.get("absolute"),
             carry.kept.get("signed"),
@@ -160,15 +173,31 @@ class Tally(eqx.Module):
         )
         return found.per("module") if self.per == "module" else found
 
+    def _expanded(self, carry: Tallying) -> Tallying:
+        """With the tables that the logs of single data hold."""
+        if not carry.probe:
+            return carry
+        params = carry.probe.ways.like()
+        kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
+        found = _factored.tables(self, carry.probe.ways, kept)
+        return carry._replace(kept={kind: self._picked(params, leaves) for kind, leaves in found.items()})
+
     def _start(self, state: Any) -> Tallying:
         params = params_of(state)
         leaves = jax.tree.leaves(params)
         parts = self._parts(params)
         real = jnp.result_type(*leaves)
-        room = lambda: [  # noqa: E731
-            jnp.zeros((self.count + 1, *_reduced_shape(part.shape, self.per)), leaves[part.leaf].dtype)
-            for part in parts
-        ]
+        ways = _factored.plan(self, state)
+
+        def room() -> list[Any]:
+            shapes = [
+                (len(self.groups), ways.units[part.leaf])
+                if ways and ways.of[part.leaf] == "log"
+                else (self.count + 1, *_reduced_shape(part.shape, self.per))
+                for part in parts
+            ]
+            return [jnp.zeros(shape, leaves[part.leaf].dtype) for part, shape in zip(parts, shapes, strict=True)]
+
         shares: tuple[Any, ...] = ()
         falls: tuple[Any, ...] = ()
         if self.process is not None:
@@ -185,6 +214,7 @@ class Tally(eqx.Module):
             jnp.zeros((), int),
             jnp.zeros((), real),
             jnp.ones((), real),
+            _factored.probe(ways, params, 0) if ways else (),
         )
 
     def _split(self, params: Any) -> Split:
@@ -259,6 +289,20 @@ def _whole_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
         counts=_counted(tally, carry, w, row),
         tallied=carry.tallied + 1,
+    )
+
+
+def _factored_step(tally: Tally, carry: Tallying, passed: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+    """A step of plain descent on one datum, of which the two factors are kept."""
+    if jnp.ndim(w):
+        raise ValueError("the noise of this step is a batch, and that of the tally's process is one datum")
+    kept, off = _factored.step(tally, carry, state, w, next_state)
+    group = tally.groups[w]
+    return passed._replace(
+        kept={kind: tally._picked(state.params, leaves) for kind, leaves in kept.items()},
+        counts=_counted(tally, carry, w, jnp.where(group < 0, tally.count, group)),
+        tallied=carry.tallied + 1,
+        conservation=jnp.maximum(carry.conservation, off),
     )
 
 

@@ -23,7 +23,7 @@ from thalweg._loop import as_arrays
 from thalweg._node import node
 from thalweg._noise import Choice, Law, Shuffle
 from thalweg._process import Process
-from thalweg.processes._layers import Layer, layers_of
+from thalweg.processes._layers import Layer, given_inputs, layers_of
 
 
 class Learner(NamedTuple):
@@ -152,23 +152,32 @@ class _Descent(eqx.Module):
         if self.data is None:
             return jax.grad(lambda params: one_number(self.loss(params), "loss"))(state.params)
         datum = jax.tree.map(lambda leaf: leaf[w], self.data)
-        scales = jnp.ones(jnp.shape(w)) if slot_weights is None else jnp.reshape(slot_weights, jnp.shape(w))
-        scales = scales if self.weights is None else scales * self.weights[w]
+        scales = None if slot_weights is None else jnp.reshape(slot_weights, jnp.shape(w))
 
         def batch_loss(params):
-            if jnp.ndim(w) == 0:
-                return scales * one_number(self.loss(params, datum), "loss")
-            losses = jax.vmap(lambda one: one_number(self.loss(params, one), "loss"))(datum)
-            return jnp.sum(scales * losses) / len(w)
+            one = lambda datum: self.of_datum(params, datum)  # noqa: E731
+            return self.total((jax.vmap(one) if jnp.ndim(w) else one)(datum), w, scales)
 
         return jax.grad(batch_loss)(state.params)
 
+    def of_datum(self, params: Any, datum: Any) -> Any:
+        """The loss of one datum."""
+        return one_number(self.loss(params, datum), "loss")
+
+    def total(self, losses: Any, w: Any, scales: Any = None) -> Any:
+        """The loss of the batch `w` from those of its data."""
+        scales = jnp.ones(jnp.shape(w)) if scales is None else scales
+        scales = scales if self.weights is None else scales * self.weights[w]
+        return jnp.sum(scales * losses) / len(w) if jnp.ndim(w) else scales * losses
+
     def layers(self, state: Learner, w: Any) -> list[Layer | None]:
         """The dense layers among the parameters, for the batch `w`: any part of its gradient in one product."""
-        w = jnp.reshape(w, (-1,))
-        scales = (jnp.ones(len(w)) if self.weights is None else self.weights[w]) / len(w)
-        loss = lambda params, datum: one_number(self.loss(params, datum), "loss")  # noqa: E731
-        return layers_of(loss, state.params, jax.tree.map(lambda leaf: leaf[w], self.data), scales)
+        data = jax.tree.map(lambda leaf: leaf[w], self.data)
+        return layers_of(self.of_datum, state.params, data, lambda losses: self.total(losses, w), jnp.shape(w))
+
+    def inputs(self, params: Any) -> dict[int, tuple[Any, bool]]:
+        """What the layers that read the data read: by the number of the array, (n, rows, inputs), and if transposed."""
+        return given_inputs(self.of_datum, params, self.data)
 
 
 def _params(state: Learner) -> Any:

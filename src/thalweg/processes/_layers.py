@@ -19,65 +19,100 @@ class Layer(NamedTuple):
 
     - `inputs`: (data, rows, inputs), or `None` for a bias; `cotangents`: (data, rows, units).
     - `transposed`: whether the array is (units, inputs) and not (inputs, units).
+    - `given`: whether the inputs come from the datum alone, and not through any parameters.
     """
 
     inputs: Any
     cotangents: Any
     transposed: bool
+    given: bool = False
 
 
-def layers_of(loss: Callable[[Any, Any], Any], params: Any, data: Any, scales: Any) -> list[Layer | None]:
-    """For each array of `params`, its layer in `sum_b scales_b loss(params, data_b)`; `None` if it is none."""
-    leaves, structure = jax.tree.flatten(params)
-    datum = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
-    flat_loss = lambda leaves, datum: loss(jax.tree.unflatten(structure, leaves), datum)  # noqa: E731
-    closed = jax.make_jaxpr(flat_loss)(leaves, datum)
-    tags = dict(zip(closed.jaxpr.invars, range(len(leaves)), strict=False))
-    uses: list[list[Any]] = [[] for _ in leaves]
-    _find(closed.jaxpr, tags, uses)
-    found = {leaf: use[0] for leaf, use in enumerate(uses) if len(use) == 1 and use[0] is not None}
+def layers_of(
+    loss: Callable[[Any, Any], Any], params: Any, data: Any, total: Callable[[Any], Any], lead: tuple[int, ...]
+) -> list[Layer | None]:
+    """For each array of `params`, its layer in `total(loss(params, data))`; `None` if it is none.
+
+    `lead` is the shape of the batch: `()`, where `data` is one datum, or `(batch,)`. Where the gradient of the same
+    loss is taken beside this in compiled code, one forward and backward pass serves both.
+    """
+    leaves = jax.tree.leaves(params)
+    datum = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[len(lead) :], leaf.dtype), data)
+    closed, tags, found = _found(loss, params, datum)
     if not found:
         return [None] * len(leaves)
 
-    def of_datum(datum: Any, scale: Any) -> tuple[Any, Any]:
-        def perturbed(zeros: Any) -> Any:
+    def perturbed(zeros: Any) -> Any:
+        def one(datum: Any, zeros: Any) -> Any:
             seen: dict[int, Any] = {}
             args = [*leaves, *jax.tree.leaves(datum)]
-            out = _evaluate(closed.jaxpr, closed.consts, args, tags, zeros, seen)[0]
-            return scale * out, seen
+            return _evaluate(closed.jaxpr, closed.consts, args, tags, zeros, seen)[0], seen
 
-        shapes = {leaf: use.shape for leaf, use in found.items()}
-        zeros = {leaf: jnp.zeros(shape, leaves[leaf].dtype) for leaf, shape in shapes.items()}
-        return jax.grad(perturbed, has_aux=True)(zeros)
+        losses, seen = (jax.vmap(one) if lead else one)(data, zeros)
+        return total(losses), seen
 
-    cotangents, inputs = jax.vmap(of_datum)(data, scales)
+    zeros = {leaf: jnp.zeros((*lead, *use.shape), leaves[leaf].dtype) for leaf, use in found.items()}
+    cotangents, inputs = jax.grad(perturbed, has_aux=True)(zeros)
     layers: list[Layer | None] = [None] * len(leaves)
     for leaf, use in found.items():
-        rows = lambda array: array.reshape(len(array), -1, array.shape[-1])  # noqa: E731
+        rows = lambda array: array.reshape(*(lead or (1,)), -1, array.shape[-1])  # noqa: E731
         x = inputs.get(leaf)
-        layers[leaf] = Layer(None if x is None else rows(x), rows(cotangents[leaf]), use.transposed)
+        layers[leaf] = Layer(None if x is None else rows(x), rows(cotangents[leaf]), use.transposed, use.given)
     return layers
+
+
+def given_inputs(loss: Callable[[Any, Any], Any], params: Any, data: Any) -> dict[int, tuple[Any, bool]]:
+    """For each array whose layer reads the datum alone: its inputs (data, rows, inputs), whether it is transposed."""
+    leaves = jax.tree.leaves(params)
+    datum = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
+    closed, tags, found = _found(loss, params, datum)
+
+    def one(datum: Any) -> Any:
+        seen: dict[int, Any] = {}
+        _evaluate(closed.jaxpr, closed.consts, [*leaves, *jax.tree.leaves(datum)], tags, dict.fromkeys(found, 0), seen)
+        return {leaf: x for leaf, x in seen.items() if found[leaf].given}
+
+    seen = jax.vmap(one)(data)
+    return {leaf: (x.reshape(len(x), -1, x.shape[-1]), found[leaf].transposed) for leaf, x in seen.items()}
 
 
 class _Use(NamedTuple):
     shape: tuple[int, ...]  # of the place where the layer's output is
     transposed: bool
+    given: bool
+
+
+def _found(loss: Callable[[Any, Any], Any], params: Any, datum: Any) -> tuple[Any, dict, dict[int, _Use]]:
+    """The jaxpr of a datum's loss, which of its variables are parameters, and where those are layers."""
+    leaves, structure = jax.tree.flatten(params)
+    closed = jax.make_jaxpr(lambda leaves, datum: loss(jax.tree.unflatten(structure, leaves), datum))(leaves, datum)
+    tags = dict(zip(closed.jaxpr.invars, range(len(leaves)), strict=False))
+    uses: list[list[Any]] = [[] for _ in leaves]
+    _find(closed.jaxpr, tags, uses, set(tags))
+    return closed, tags, {i: use[0] for i, use in enumerate(uses) if len(use) == 1 and use[0] is not None}
 
 
 _INSIDE = ("jit", "pjit", "closed_call")
 
 
-def _find(jaxpr: Any, tags: dict[Any, int], uses: list[list[Any]]) -> None:
-    """The uses of each array of parameters; `None` stands for one that is no layer."""
-    tags = dict(tags)
+def _find(jaxpr: Any, tags: dict[Any, int], uses: list[list[Any]], learned: set[Any]) -> None:
+    """The uses of each array of parameters; `None` stands for one that is no layer.
+
+    `learned`: the variables that come through parameters.
+    """
+    tags, learned = dict(tags), set(learned)
     for eqn in jaxpr.eqns:
+        through = [at for at, var in enumerate(eqn.invars) if not isinstance(var, core.Literal) and var in learned]
+        if through:
+            learned.update(eqn.outvars)
         own = [(at, tags[var]) for at, var in enumerate(eqn.invars) if _tag(var, tags) is not None]
         if not own:
             continue
         kind = eqn.primitive.name
         if kind in _INSIDE:
             inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            _find(inner.jaxpr, {inner.jaxpr.invars[at]: leaf for at, leaf in own}, uses)
+            within = {inner.jaxpr.invars[at]: leaf for at, leaf in own}
+            _find(inner.jaxpr, within, uses, {inner.jaxpr.invars[at] for at in through})
             if any(var in inner.jaxpr.invars for var in inner.jaxpr.outvars if not isinstance(var, core.Literal)):
                 for _, leaf in own:
                     uses[leaf].append(None)
@@ -85,7 +120,7 @@ def _find(jaxpr: Any, tags: dict[Any, int], uses: list[list[Any]]) -> None:
             tags[eqn.outvars[0]] = own[0][1]
         else:
             for at, leaf in own:
-                uses[leaf].append(_use(eqn, at) if len(own) == 1 else None)
+                uses[leaf].append(_use(eqn, at, through == [at]) if len(own) == 1 else None)
     for var in jaxpr.outvars:
         if _tag(var, tags) is not None and not any(var is given for given in jaxpr.invars):
             uses[tags[var]].append(None)
@@ -103,11 +138,11 @@ def _spreads(eqn: Any) -> bool:
     return eqn.params["broadcast_dimensions"] == (len(shape) - 1,) and shape[-1] == eqn.invars[0].aval.shape[0]
 
 
-def _use(eqn: Any, at: int) -> _Use | None:
+def _use(eqn: Any, at: int, given: bool) -> _Use | None:
     """What an equation makes of the array of parameters at this place."""
     kind, out = eqn.primitive.name, eqn.outvars[0].aval
     if kind == "add" and eqn.invars[at].aval.ndim >= 1 and eqn.invars[at].aval.shape == out.shape:
-        return _Use(out.shape, False)
+        return _Use(out.shape, False, given)
     if kind != "dot_general" or eqn.invars[at].aval.ndim != 2:
         return None
     (left, right), (batch, _) = eqn.params["dimension_numbers"]
@@ -117,7 +152,7 @@ def _use(eqn: Any, at: int) -> _Use | None:
     own, others = (left[0], right[0]) if at == 0 else (right[0], left[0])
     if others != other.ndim - 1 or (at == 0 and other.ndim > 1):
         return None
-    return _Use(out.shape, own == 1)
+    return _Use(out.shape, own == 1, given)
 
 
 def _evaluate(jaxpr: Any, consts: Any, args: Any, tags: dict, zeros: dict, seen: dict) -> list[Any]:

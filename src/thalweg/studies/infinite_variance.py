@@ -10,7 +10,6 @@ from thalweg.studies import Claim, Outcome, Picture
 
 ROOM = "energy"
 SECONDS = 18
-HEADLINE = True
 NOTES = "lecture notes FYS4411/9411, University of Oslo (2023): variational Monte Carlo with a Boltzmann machine"
 NORDHAGEN = "E. M. Nordhagen, master's thesis, University of Oslo (2019)"
 BLOCK, FIRST = 50_000, 10_000

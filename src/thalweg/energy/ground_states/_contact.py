@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.energy.ground_states._backflow import BackflowDeterminants
 from thalweg.energy.ground_states._coordinates import CLOSEST
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._local_energy import energy_at
@@ -15,7 +16,7 @@ from thalweg.energy.ground_states._slater import SlaterDeterminants
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import GaussianState, Product, Wavefunction
 
-SMOOTH = (GaussianState, RBMState, Symmetrised, SlaterDeterminants)
+SMOOTH = (GaussianState, RBMState, Symmetrised, SlaterDeterminants, BackflowDeterminants)
 
 
 def variance_diverges(psi: Wavefunction, trap: HarmonicTrap, walkers: Any) -> bool:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from thalweg._edge import check_number, check_truth, is_whole, shown
 from thalweg._process import simulate
 from thalweg._results import Estimate
+from thalweg.energy.ground_states._backflow import BackflowDeterminants
 from thalweg.energy.ground_states._checks import check_count, one_key
 from thalweg.energy.ground_states._jastrow import PadeJastrow
 from thalweg.energy.ground_states._measure import Measurement, measure
@@ -30,6 +31,7 @@ from thalweg.energy.ground_states._slater import SlaterDeterminants
 from thalweg.energy.ground_states._trap import HarmonicTrap
 from thalweg.energy.ground_states._wavefunction import GaussianState, Product, Wavefunction
 
+MOST_SHIFTED = 12  # particles up to which backflow is worth its cost by default
 FEW_HIDDEN = 8  # up to which the sum over 2^hidden Gaussians takes seconds
 SEEN = ("energy", "error", "variance", "acceptance", "rate")
 STRIDE = 20  # steps between two looks at the energy
@@ -102,6 +104,7 @@ def ground_state(
     *,
     state: Wavefunction | None = None,
     symmetric: bool | None = None,
+    backflow: bool | None = None,
     walkers: int = 1024,
     moves: int = 10,
     method: str = "auto",
@@ -122,6 +125,8 @@ def ground_state(
     - `state`: a wavefunction of your own to train, in place of the one described above.
     - `symmetric`: whether the machine is made symmetric under exchange of identical particles; by default where
       there is a Jastrow factor and there are at most 24 exchanges.
+    - `backflow`: whether the places in the determinants are shifted by where the others are
+      (`BackflowDeterminants`); by default where there is a Jastrow factor and there are at most 12 particles.
     - `walkers`, `moves`, `method`: as in `variational_monte_carlo`.
     - `steps`: steps of training; by default until the energy falls no more.
     - `on_stride`: called as `on_stride(step, scalars)` every 20 steps of training, then every 32 records of measuring
@@ -148,7 +153,7 @@ def ground_state(
         if found is not None:
             return GroundState(found.energy, found.state, trap, found, {}, None)
     if state is None:
-        state = build_state(trap, hidden, jastrow, sigma, symmetric, first)
+        state = build_state(trap, hidden, jastrow, sigma, symmetric, first, backflow)
     else:
         check_wavefunction(state, trap)
     process = variational_monte_carlo(trap, state, walkers=walkers, moves=moves, method=method)
@@ -190,7 +195,13 @@ def default_tolerance(trap: HarmonicTrap) -> float:
 
 
 def build_state(
-    trap: HarmonicTrap, hidden: int, jastrow: bool | str, sigma: float | str, symmetric: bool | None, key: Any
+    trap: HarmonicTrap,
+    hidden: int,
+    jastrow: bool | str,
+    sigma: float | str,
+    symmetric: bool | None,
+    key: Any,
+    backflow: bool | None = None,
 ) -> Wavefunction:
     """The wavefunction that the arguments of `ground_state` describe."""
     if isinstance(jastrow, str) and jastrow != "auto":
@@ -210,7 +221,12 @@ def build_state(
         alpha = 1.0 if isinstance(sigma, str) else 1 / (2 * float(sigma) ** 2 * float(jnp.mean(trap.frequencies)))
         factors.append(GaussianState.of(trap, alpha))
     if any(any(numbers) for part in trap.orbitals for numbers in part):
-        factors.append(SlaterDeterminants.of(trap))
+        by_default = bool(jastrow) and 2 < trap.particles <= MOST_SHIFTED
+        backflow = by_default if backflow is None else backflow
+        check_truth(backflow, "backflow")
+        factors.append((BackflowDeterminants if backflow else SlaterDeterminants).of(trap))
+    elif backflow:
+        raise ValueError("backflow must be False or None where every particle is in the lowest orbital, got True")
     if jastrow:
         factors.append(PadeJastrow.of(trap))
     return factors[0] if len(factors) == 1 else Product(*factors)

@@ -206,7 +206,9 @@ def check_method(method: Any, psi: Wavefunction, methods: tuple[str, ...] = METH
     """The method that a user asks for, or the one that suits the wavefunction."""
     check_choice(method, "method", ("auto", *methods))
     if method == "auto":
-        determinants = any(type(f).__name__ == "SlaterDeterminants" for f in getattr(psi, "factors", ()))
+        determinants = any(
+            type(f).__name__ in ("SlaterDeterminants", "BackflowDeterminants") for f in getattr(psi, "factors", ())
+        )
         return "gibbs" if has_machine(psi) and not determinants else "importance"
     if method in ("gibbs", "exact") and not has_machine(psi):
         raise ValueError(

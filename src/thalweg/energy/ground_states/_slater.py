@@ -53,18 +53,18 @@ class SlaterDeterminants(Wavefunction):
     def log_at(self, x: Any) -> Any:
         total = jnp.zeros(x.shape[1:])
         for part, z in self._parts(x):
-            if _varies(part):
-                total = total + invert(self._matrix(part, z)[0])[1]
+            if varies(part):
+                total = total + invert(self.matrix(part, z)[0])[1]
         return total
 
     def local_at(self, x: Any) -> Local:
         log, laplacian = jnp.zeros(x.shape[1:]), jnp.zeros(x.shape[1:])
         gradients = []
         for part, z in self._parts(x):
-            if not _varies(part):
+            if not varies(part):
                 gradients.append(jnp.zeros_like(z))
                 continue
-            values, slopes, bends = self._matrix(part, z)
+            values, slopes, bends = self.matrix(part, z)
             inverse, log_part = invert(values)
             by_particle = jnp.moveaxis(inverse, 0, 1)  # (k, i) as the values are
             gradient = jnp.sum(slopes * by_particle[:, :, None], axis=0)
@@ -80,16 +80,17 @@ class SlaterDeterminants(Wavefunction):
     def _parts(self, x: Any) -> list[tuple[tuple[Orbital, ...], Any]]:
         """Orbitals and positions of each spin."""
         z = x.reshape(self.particles, self.dimension, *x.shape[1:])
-        up = len(self.orbitals[0])
-        return [(part, z[first:last]) for part, first, last in self._ranges(up) if last > first]
+        return [(part, z[first:last]) for part, first, last in self.ranges() if last > first]
 
-    def _ranges(self, up: int) -> list[tuple[tuple[Orbital, ...], int, int]]:
+    def ranges(self) -> list[tuple[tuple[Orbital, ...], int, int]]:
+        """Orbitals of each spin, its first particle, and the one after its last."""
+        up = len(self.orbitals[0])
         return [
             (part, 0 if spin == 0 else up, up if spin == 0 else self.particles)
             for spin, part in enumerate(self.orbitals)
         ]
 
-    def _matrix(self, part: tuple[Orbital, ...], r: Any) -> tuple[Any, Any, Any]:
+    def matrix(self, part: tuple[Orbital, ...], r: Any) -> tuple[Any, Any, Any]:
         """Orbitals (k, i, ...), gradients (k, i, d, ...) and Laplacians (k, i, ...) of them."""
         root = jnp.sqrt(self.frequencies)
         highest = max(max(n) for n in part)
@@ -104,8 +105,21 @@ class SlaterDeterminants(Wavefunction):
             bends.append(sum(_product([*h[:d], h2[d], *h[d + 1 :]]) for d in range(len(h))))
         return jnp.stack(values), jnp.stack(slopes), jnp.stack(bends)
 
+    def second(self, part: tuple[Orbital, ...], r: Any) -> Any:
+        """All second derivatives of the orbitals, of shape (k, i, d, d, ...)."""
+        root = jnp.sqrt(self.frequencies)
+        tables = [hermite(root[d] * r[:, d], max(max(n) for n in part)) for d in range(self.dimension)]
 
-def _varies(part: tuple[Orbital, ...]) -> bool:
+        def entry(numbers: Orbital, a: int, b: int) -> Any:
+            orders = [(a == d) + (b == d) for d in range(self.dimension)]
+            return root[a] * root[b] * _product([tables[d][orders[d]][n] for d, n in enumerate(numbers)])
+
+        axes = range(self.dimension)
+        by = lambda numbers, a: jnp.stack([entry(numbers, a, b) for b in axes], axis=1)  # noqa: E731
+        return jnp.stack([jnp.stack([by(numbers, a) for a in axes], axis=1) for numbers in part])
+
+
+def varies(part: tuple[Orbital, ...]) -> bool:
     """Whether the determinant is more than the constant of one particle in the lowest orbital."""
     return any(any(numbers) for numbers in part)
 

@@ -5,7 +5,8 @@ gradient of what came out, summed over the rows of the batch: so the rows of eac
 the groups' gradients sum to the layer's. One backward pass, the user's own, serves all groups.
 
 Every function here is called as `gradients(layer, inputs, cotangent, rows, add)`: `rows` tells which rows of an array
-belong to which group, and `add(parameter, group, gradient)` takes the result.
+belong to which group, and `add(parameter, group, gradient)` takes the result, or `add(parameter, group, a, b)`, whose
+gradient is `a^T b`.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Add = Callable[[str, int, Tensor], None]
+Add = Callable[..., None]
 
 
 class Rows:
@@ -68,15 +69,9 @@ def _linear(layer: nn.Module, x: Tensor, cotangent: Tensor, rows: Rows, add: Add
     transposed = type(layer).__name__ == "Conv1D"  # as GPT-2 of Hugging Face stores it: (inputs, units)
     x = x.to(cotangent.dtype)[..., ::stride]
     for group, xs, ds in rows.split(lead, x, cotangent):
-        add("weight", group, _product(xs, ds) if transposed else _product(ds, xs))
+        add("weight", group, *((xs, ds) if transposed else (ds, xs)))
         if layer.bias is not None:
             add("bias", group, ds.sum(0, dtype=_wide(ds)))
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """`a^T b`, in single precision at least."""
-    wide = _wide(a)
-    return a.to(wide).T @ b.to(wide)
 
 
 def _wide(array: Tensor) -> torch.dtype:

@@ -14,6 +14,7 @@ from thalweg.knowledge.torch._layers import Rows, rule_for
 from thalweg.knowledge.torch._rules import RULES, check_optimizer, memory_name
 
 # How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
+TILE = 2**16  # numbers of all groups that are worked on at a time
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
@@ -109,6 +110,9 @@ class Tally:
         room = lambda p: torch.zeros((self.groups + 1, *p.shape), dtype=_layers._wide(p), device=p.device)  # noqa: E731
         views = {name: self._view(name, p.detach()) for name, p in self.parameters.items()}
         self._gradients = {name: room(view) for name, view in views.items()}
+        # Rows of `_gradients` that hold something; the others are left as they were, and count as zero.
+        self._filled: dict[str, set[int]] = {name: set(range(self.groups + 1)) for name in views}
+        self._totals: dict[str, Tensor] = {}
         self._momenta: dict[str, Tensor] = {}
         self._fades: dict[str, float] = {}
         self._kept = {
@@ -147,6 +151,8 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the tally needs to go on, for a checkpoint."""
+        for name in self.parameters:
+            self._settle(name)
         copied = lambda tree: {name: leaf.clone() for name, leaf in tree.items()}  # noqa: E731
         return {
             "kept": {kind: copied(tree) for kind, tree in self._kept.items()},
@@ -178,6 +184,7 @@ class Tally:
             moved(state["momenta"]),
             dict(state["fades"]),
         )
+        self._filled = {name: set(range(self.groups + 1)) for name in self.parameters}
         self.counts, self._visits = state["counts"].clone(), state["visits"].clone()
         self.seen, self.tallied, self.conservation, self.cancellation = state["numbers"]
         self._precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
@@ -297,11 +304,20 @@ class Tally:
                 self._touched.add(name)
                 # Nothing accumulated, so that this backward pass is the first since zero_grad.
                 if p.grad is None or not p.grad.any():
-                    self._gradients[name].zero_()
+                    self._filled[name].clear()
 
-        def add(key: str, group: int, gradient: Tensor) -> None:
-            if names[key] in self.parameters:
-                self._gradients[names[key]][group] += gradient
+        def add(key: str, group: int, left: Tensor, right: Tensor | None = None) -> None:
+            if names[key] not in self.parameters:
+                return
+            row, filled = self._gradients[names[key]][group], self._filled[names[key]]
+            left = left.to(row.dtype)
+            if right is None:
+                row.copy_(left) if group not in filled else row.add_(left)
+            elif group not in filled:
+                torch.mm(left.T, right.to(row.dtype), out=row)
+            else:
+                row.addmm_(left.T, right.to(row.dtype))
+            filled.add(group)
 
         if isinstance(layer, nn.MultiheadAttention):
             _layers.attention(layer, args, kwargs, cotangent, rows, add, self.stride)
@@ -334,6 +350,7 @@ class Tally:
         moved = [(group, name, p) for group, name, p in self._each() if p.grad is not None]
         if due:
             self._reduce([name for _, name, _ in moved])
+            self._totals = {name: self._total(name) for _, name, _ in moved}
             factors = self._factors(moved)
             self._count()
             largest, change = [], []
@@ -349,10 +366,19 @@ class Tally:
             if not due:
                 self._pass(name, p, rule, before, memory_name(self.optimizer, group))
                 continue
-            rows = self._rows_of(name, rule, before, factors[name], memory_name(self.optimizer, group))
-            size = self._add(name, rows)
+            factor, key = factors[name], memory_name(self.optimizer, group)
+            scalars = isinstance(rule.scale, float) and isinstance(factor, float)
+            plain = scalars and not key and not rule.pull and rule.rest is None
+            if plain and self.per == "parameter" and p.ndim:
+                scale = factor * rule.sign * rule.scale
+                size = self._add_scaled(name, scale)
+                total = self._totals[name].mul_(scale)
+            else:
+                self._settle(name)
+                rows = self._rows_of(name, rule, before, factor, key)
+                size, total = self._add(name, rows), _sum(rows)
             largest.append(size.max())
-            change.append(self._check(rows.sum(0), before, self._view(name, p.detach()), size, rule, steepest))
+            change.append(self._check(total, before, self._view(name, p.detach()), size, rule, steepest))
         if due and change:
             off, moves = (torch.stack(parts).max() for parts in zip(*change, strict=True))
             self.tallied += 1
@@ -413,20 +439,60 @@ class Tally:
             self._kept["absolute"][name] += summed(size, per, 1, units)
         return size.sum(0)
 
+    def _add_scaled(self, name: str, scale: float) -> Tensor:
+        """Add a step whose parts are the gradients, times one number. Gives the sum of the parts' sizes."""
+        here = self._present(name)
+        gradients = self._gradients[name][here]
+        if "signed" in self.kinds:
+            self._kept["signed"][name][here].add_(gradients, alpha=scale)
+        kept = self._kept["absolute"][name][here] if "absolute" in self.kinds else None
+        size = torch.empty_like(gradients[0])
+        # In tiles that stay in the cache: the moduli are needed twice.
+        length = len(size) if size.ndim else 1
+        tile = max(1, TILE * length // max(1, gradients.numel()))
+        room = torch.empty_like(gradients[:, :tile])
+        for first in range(0, length, tile):
+            at = slice(first, first + tile)
+            moduli = torch.abs(gradients[:, at], out=room[:, : min(tile, length - first)])
+            if kept is not None:
+                kept[:, at].add_(moduli, alpha=abs(scale))
+            size[at] = _sum(moduli)
+        return size.mul_(abs(scale))
+
+    def _present(self, name: str) -> slice:
+        """The rows of the gradients from the first to the last that hold something; gaps are filled with zeros."""
+        filled = self._filled[name] or {0}
+        first, last = min(filled), max(filled) + 1
+        self._settle(name, range(first, last))
+        return slice(first, last)
+
+    def _settle(self, name: str, rows: Any = None) -> None:
+        """Zeros in the rows that hold nothing, all or some."""
+        for row in set(range(self.groups + 1) if rows is None else rows) - self._filled[name]:
+            self._gradients[name][row] = 0
+            self._filled[name].add(row)
+
+    def _total(self, name: str) -> Tensor:
+        return _sum(self._gradients[name][self._present(name)])
+
     def _steepness(self, name: str, p: Any, factor: Any) -> float:
         """The largest entry of a gradient, as it was before it was clipped entry by entry."""
-        unclipped = self._gradients[name].sum(0) if isinstance(factor, Tensor) else p.grad
-        return float(unclipped.abs().max())
+        unclipped = self._totals[name] if isinstance(factor, Tensor) else p.grad
+        return float(max(-(ends := unclipped.aminmax())[0], ends[1]))
 
     def _check(self, total: Tensor, before: Tensor, after: Tensor, size: Tensor, rule: Any, steepest: float) -> Any:
         """Conservation of one parameter's step, and its largest change."""
         # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
         reach = abs(rule.lead) * rule.intake + abs(rule.direct)
         sharp = abs(rule.scale) * reach * steepest
-        rounding = torch.finfo(total.dtype).eps * torch.maximum(before.abs(), after.abs())
-        rounding = rounding + torch.finfo(self._precision).eps * (sharp + size.max())
-        off = ((total - (after - before)).abs() - rounding).clamp_(min=0)
-        return torch.where(off == 0, off, off / size).max(), total.abs().max()
+        off = torch.sub(after, before).sub_(total).abs_()
+        off.sub_(torch.maximum(before.abs(), after.abs()), alpha=torch.finfo(total.dtype).eps)
+        off.sub_(torch.finfo(self._precision).eps * (sharp + size.max()))
+        most = off.max()
+        if float(most) > 0:
+            off.clamp_(min=0)
+            most = torch.where(off == 0, off, off / size).max()
+        return most.clamp(min=0), total.abs().max()
 
     def _factors(self, moved: list) -> dict[str, Any]:
         """What the gradients were multiplied by before the step: loss scaling, clipping; by name.
@@ -436,12 +502,13 @@ class Tally:
         """
         pairs = {}
         for _, name, p in moved:
-            mine = self._gradients[name].sum(0)
+            mine = self._totals[name]
             pairs[name] = (self._view(name, p.grad).to(mine.dtype), mine)
         if not pairs:
             return {}
         norm = lambda array: float(torch.linalg.vector_norm(array))  # noqa: E731
-        dots = {name: torch.stack([torch.sum(g * s), torch.sum(s * s)]).double() for name, (g, s) in pairs.items()}
+        dot = lambda a, b: torch.dot(a.reshape(-1), b.reshape(-1))  # noqa: E731
+        dots = {name: torch.stack([dot(g, s), dot(s, s)]).double() for name, (g, s) in pairs.items()}
         numbers = dict(zip(dots, torch.stack(list(dots.values())).tolist(), strict=True))
         top, bottom = (sum(values[i] for values in numbers.values()) for i in (0, 1))
         everywhere = top / bottom if bottom else 1.0
@@ -454,7 +521,7 @@ class Tally:
             # Some gradients are zero but for rounding, such as that of a bias before a batch norm.
             allowed = tolerance * norm(g) + rounding * largest
             for factor in (everywhere, gs / ss if ss else 1.0):
-                if norm(g - factor * s) <= allowed:
+                if norm(torch.sub(g, s, alpha=factor)) <= allowed:
                     factors[name] = factor
                     break
             else:
@@ -489,6 +556,7 @@ class Tally:
             return
         world = torch.distributed.get_world_size()
         for name in names:
+            self._settle(name)
             torch.distributed.all_reduce(self._gradients[name])
             self._gradients[name] /= world
         device = next(iter(self.parameters.values())).device
@@ -561,6 +629,11 @@ def _bytes(shapes: Any, groups: int, kinds: tuple[str, ...], per: str, momentum:
         kept = full if per == "parameter" else shape[units] if per == "unit" and shape else 1
         total += 4 * (groups + 1) * (full * (1 + momentum) + kept * len(kinds))
     return total
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """The sum over the first axis, as a product, which reads the rows once."""
+    return torch.mv(rows.reshape(len(rows), -1).T, rows.new_ones(len(rows))).reshape(rows.shape[1:])
 
 
 def _first(per: str) -> str:

@@ -77,7 +77,7 @@ def test_correlations_of_tallies_are_those_of_numpy():
 
 
 def test_independent_pixels_of_the_digits():
-    train, test = boltzmann_likelihood.split()
+    (train, _), (test, _) = boltzmann_likelihood.split()
     assert (train.shape, test.shape) == ((1500, 64), (297, 64))
     floor = boltzmann_likelihood.independent_pixels(train, test)
     assert floor == pytest.approx(-25.239, abs=5e-4)

@@ -1,5 +1,6 @@
 """Parallel tempering: copies at several temperatures that swap their states."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,7 @@ def tempering(
 
 
 EVEN = 0.3  # shares of accepted swaps that differ by less are taken as even
+TRIALS = 5  # after so many, uneven ones are taken too, if all are large enough
 
 
 class Copies(Law):
@@ -158,17 +160,18 @@ def tempering_betas(
     """
     if not 0 < rate < 1 or not lowest < highest:
         raise ValueError(f"rate must be in (0, 1) and lowest < highest, got {rate}, {lowest}, {highest}")
-    betas, spaced = np.linspace(lowest, highest, copies), False
-    while True:
+    betas = np.linspace(lowest, highest, copies)
+    for trial in itertools.count():
         rates, _ = _trial(make(betas), states(len(betas)), steps, key, skip=steps // 5)
-        if rates.min() >= rate and (spaced or np.ptp(rates) < EVEN):
-            return betas
+        if rates.min() >= rate and (np.ptp(rates) < EVEN or trial >= TRIALS):
+            break
         refusals = np.concatenate([[0.0], np.cumsum(np.maximum(1 - rates, 0.01))])
         wanted = 1 + int(np.ceil(refusals[-1] / (1 - rate)))
-        count = max(len(betas) + (spaced and rates.min() < rate), wanted)
+        count = max(len(betas) + (trial > 1 and rates.min() < rate), wanted)
         if count > most:
             raise ValueError(
                 f"neighbours of {len(betas)} copies still swap less than {rate:g} of the time: allow more than "
                 f"most={most}, a lower rate, or more steps"
             )
-        betas, spaced = np.interp(np.linspace(0, refusals[-1], count), refusals, betas), True
+        betas = np.interp(np.linspace(0, refusals[-1], count), refusals, betas)
+    return betas

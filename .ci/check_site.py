@@ -1,4 +1,4 @@
-"""The built site needs no network and points nowhere that does not exist: `check_site.py build/docs`."""
+"""The built site needs no network, points nowhere that does not exist and lacks nothing: `check_site.py build/docs`."""
 
 import sys
 from html.parser import HTMLParser
@@ -57,6 +57,32 @@ def problems(site: Path) -> list[str]:
     return found if pages else [f"{site} holds no pages"]
 
 
+def missing(site: Path) -> list[str]:
+    """A sentence for every system, study and public name that the site does not show."""
+    import thalweg as tw
+    from thalweg.studies._discover import list_studies, list_systems
+    from thalweg.studies.errata import ERRATA
+
+    found = []
+    gallery = Page((site / "gallery.html").read_text(encoding="utf-8"))
+    for name, _ in list_systems():
+        if name.replace("_", "-") not in gallery.anchors or not any(f"/{name}." in src for src in gallery.loaded):
+            found.append(f"the gallery shows no picture of {name}")
+    referee = Page((site / "referee.html").read_text(encoding="utf-8"))
+    for study in list_studies():
+        if f"studies/{study.name}.html" not in referee.links:
+            found.append(f"the referee's page does not link to {study.name}")
+    if (site / "errata.html").read_text(encoding="utf-8").count("<tr") != len(ERRATA) + 1:
+        found.append("the page of errata has not one line for each")
+    reference = set()
+    for file in (site / "api").glob("*.html"):
+        reference |= Page(file.read_text(encoding="utf-8")).anchors
+    for name in tw.__all__:
+        if callable(getattr(tw, name)) and f"tw.{name}" not in reference:
+            found.append(f"the reference does not hold tw.{name}")
+    return found
+
+
 def _at(file: Path, target: str) -> Path:
     place = unquote(urlsplit(target).path)
     there = (file.parent / place).resolve()
@@ -64,6 +90,7 @@ def _at(file: Path, target: str) -> Path:
 
 
 if __name__ == "__main__":
-    wrong = problems(Path(sys.argv[1]))
-    print("\n".join(wrong) or f"{sys.argv[1]}: no link broken, no figure missing, nothing loaded from a network")
+    built = Path(sys.argv[1])
+    wrong = problems(built) + missing(built)
+    print("\n".join(wrong) or f"{built}: no link broken, no figure or page missing, nothing loaded from a network")
     sys.exit(bool(wrong))

@@ -16,7 +16,7 @@ author = "The thalweg authors"
 copyright = "The thalweg authors, Apache 2.0"
 version = release = thalweg.__version__
 
-extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands"]
+extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands", "notebooks"]
 exclude_patterns = ["_ext"]
 toc_object_entries_show_parents = "hide"
 python_display_short_literal_types = True
@@ -43,8 +43,14 @@ nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_execution_timeout = 120
 nb_merge_streams = True
-# The kernel sees nobody's own settings.
-os.environ["IPYTHONDIR"] = str(ROOT / "build" / "ipython")
+# The kernel sees nobody's own settings, and the command of the environment that builds the site.
+_profile = ROOT / "build" / "ipython" / "profile_default"
+_profile.mkdir(parents=True, exist_ok=True)
+(_profile / "ipython_kernel_config.py").write_text(
+    "c = get_config()\nc.IPKernelApp.log_level = 40\nc.InlineBackend.figure_formats = {'retina'}\n"
+)
+os.environ["IPYTHONDIR"] = str(_profile.parent)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # --- looks: nothing is fetched from a network

@@ -20,9 +20,35 @@ def to_myst(text: str, arguments: Collection[str] = (), link: Callable[[str], st
     """
     blocks = re.split(r"\n\s*\n", inspect.cleandoc(text))
     return "\n\n".join(
-        f"```pycon\n{block}\n```" if block.lstrip().startswith(">>>") else _prose(block, arguments, link)
+        f"```pycon\n{block}\n```"
+        if block.lstrip().startswith(">>>")
+        else _formulas(block)
+        if block.startswith("```")
+        else _prose(block, arguments, link)
         for block in blocks
     )
+
+
+def _formulas(block: str) -> str:
+    """Lines between fences: formulas, words beside them at a distance; left as they are where one is not understood."""
+    lines: list[str] = []
+    for line in block.splitlines()[1:-1]:
+        if line.startswith(" ") and lines:
+            lines[-1] += line if lines[-1].endswith("  ") else f" {line.strip()}"
+        else:
+            lines.append(line)
+    drawn = [[_cell(cell) for cell in re.split(r"\s{3,}", line.strip())] for line in lines]
+    if any(cell is None for line in drawn for cell in line):
+        return block
+    inside = "\n\n".join(" &emsp; ".join(filter(None, line)) for line in drawn)
+    return f"::::{{container}} formulas\n{inside}\n::::"
+
+
+def _cell(text: str) -> str | None:
+    comma = "," if text.endswith(",") else ""
+    if (latex := to_latex(text.removesuffix(","))) is not None:
+        return f"${latex}${comma}"
+    return text if re.fullmatch(r"[\w ,.:;'()-]+", text) else None
 
 
 def _prose(block: str, arguments: Collection[str], link: Callable[[str], str | None]) -> str:

@@ -31,7 +31,7 @@ TOKENS = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?|[A-Za-z]+|<=|>=|->|<-|\+-|!=|\
 CODE = re.compile(
     r"""["\\@%]|==|\*\*|:\s*\d|\w\.[a-z_]{2,}|^\.|[a-z]{2,}=\S|[(,]\s*\w+=\S|\w=\.\.\.|--|\[:|\b(?!lambda_max)[a-z]{2,}_[a-z]{2,}\("""
     r"""|\bNone\b|\bTrue\b|\bFalse\b|\.\.\.,|^[a-z]+(_[a-z]+)+$|[A-Z]{2,}_[A-Z]|[-+=]=|=$|\)\s*->|\[[a-z]{3,}\]"""
-    r"""|\blog_[a-z]{3,}|log1p"""
+    r"""|\blog_[a-z]{3,}|log1p|-hat\b|'s """
 )
 # A formula has at least one of these: a power, an index, a spaced sign, a mean, a bar, or a function at work.
 MATHS = re.compile(
@@ -110,6 +110,8 @@ class _Reader:
             mantissa, mark, power = token.partition("e")
             number = rf"{mantissa} \cdot 10^{{{int(power)}}}" if mark else token
             return number + self.scripts()
+        if token == "#" and self.peek() == "{":
+            return r"\#"
         if token == "|":
             return "|" + self.scripts()
         if token in SIGNS:
@@ -121,7 +123,7 @@ class _Reader:
     def mean(self) -> str | None:
         """`<x>` as an average, where the bracket is closed and does not compare."""
         rest = "".join(self.tokens[self.at :])
-        if not re.match(r"[^\s<>=][^<>]*>", rest):
+        if not re.match(r"[^\s<>=][^<>{}]*>", rest):
             return None
         return rf"\langle {self.until('>')}\rangle "
 
@@ -135,7 +137,7 @@ class _Reader:
             return rf"\text{{{' '.join(names)}}}" + self.scripts()
         if token == "sum" and "".join(self.tokens[self.at : self.at + 2]) in (" of", " over"):
             return r"\text{sum}"
-        self.symbols += not _letters(token).startswith(r"\text") or token in FUNCTIONS or token in BIG
+        self.symbols += not _letters(token).startswith(r"\text") or token in FUNCTIONS or token in {*BIG, "sqrt"}
         if token == "sqrt" and self.peek() == "(":
             self.take()
             return rf"\sqrt{{{self.until(')')}}}" + self.scripts()
@@ -183,6 +185,7 @@ class _Reader:
     def script(self, below: bool = False) -> str:
         """One index or power."""
         token = self.take()
+        self.symbols += token.isdigit() and not below
         if token in ("{", "("):
             return self.until("}" if token == "{" else ")")
         if token == "-" and not below:

@@ -5,6 +5,9 @@ from typing import Any
 from docutils import nodes
 from latex2mathml.converter import convert
 
+_BAR = '<mo stretchy="false">&#x0007C;</mo>'
+_CLOSE_BAR = '<mo stretchy="false" lspace="0.08em" rspace="0.08em">&#x0007C;</mo>'
+
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
@@ -15,7 +18,8 @@ def setup(app: Any) -> dict[str, bool]:
 
 def to_mathml(latex: str, display: str = "inline") -> str:
     """A formula in LaTeX as a `<math>` element."""
-    return convert(latex, display=display)
+    # Bars of a norm or a condition stand close, as they do on paper.
+    return convert(latex, display=display).replace(_BAR, _CLOSE_BAR)
 
 
 def _inline(writer: Any, node: nodes.math) -> None:

@@ -59,8 +59,8 @@ def pit() -> Any:
     left.plot(W, l0(W), label="first datum")
     left.plot(W, l1(W), label="second datum")
     left.plot(W, (l0(W) + l1(W)) / 2, label="mean")
-    left.set(xlabel="W", ylabel="loss")
-    left.legend()
+    left.set(xlabel="W", ylabel="loss", ylim=(-1.6, 0.05))
+    left.legend(loc="lower right")
     starts = jnp.full(4, points.bottom)
     runs = tw.ensemble(tw.systems.pit(0.02), starts, 500, key=0, record=lambda W, w, after: after).record
     right.plot(np.asarray(runs).T, linestyle="-", linewidth=1)
@@ -201,8 +201,8 @@ def curie_weiss() -> Any:
     for beta in (0.5, 1.0, 1.5):
         magnet = tw.systems.curie_weiss(100, beta)
         axes.plot(magnet.magnetisation, magnet.distribution, label=f"beta = {beta}")
-    axes.set(xlabel="magnetisation", ylabel="probability", title="100 spins")
-    axes.legend()
+    axes.set(xlabel="magnetisation", ylabel="probability", title="100 spins", ylim=(-0.002, 0.085))
+    axes.legend(loc="upper center", ncols=3)
     return figure
 
 
@@ -242,16 +242,25 @@ def gaussian_mixture() -> Any:
 
 @_drawing
 def perceptron() -> Any:
-    return _learning(tw.systems.perceptron((64, 30, 10), loss="xent"), "64 - 30 - 10 units on the digits")
+    figure, axes = plt.subplots(figsize=(8, 3))
+    data, model = tw.systems.digits(), tw.systems.perceptron((64, 30, 10), loss="xent")
+    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
+    learner = tw.processes.sgd(model.loss, (images, labels), 0.05)
+    shares, state = [], learner.init(model.init(0))
+    for start in range(0, 4000, 200):
+        state = tw.simulate(learner, state, 200, key=0, start=start).state
+        shares.append(float(model.accuracy(state.params, images, labels)))
+    axes.plot(np.arange(200, 4001, 200), shares)
+    axes.set(xlabel="step of SGD, one image each", ylabel="share recognised", ylim=(0, 1), title="digits by 30 units")
+    return figure
 
 
 @_drawing
 def softmax_classifier() -> Any:
-    figure, axes = plt.subplots(figsize=(8, 3))
-    data = tw.systems.digits()
-    model = tw.systems.softmax_classifier(64, 10)
-    _learn(model, data, axes)
-    return figure
+    data, model = tw.systems.digits(), tw.systems.softmax_classifier(64, 10)
+    learner = tw.processes.sgd(model.loss, (jnp.asarray(data.images), jnp.asarray(data.labels)), 0.05)
+    learned = tw.simulate(learner, learner.init(model.init(0)), 4000, key=0).state.params["W1"]
+    return _pictures(np.asarray(learned).T, data.shape, 10, cmap="RdBu_r", vmin=-2.5, vmax=2.5)
 
 
 @_drawing
@@ -266,24 +275,6 @@ def planted() -> Any:
     return figure
 
 
-def _learning(model: Any, title: str) -> Any:
-    figure, axes = plt.subplots(figsize=(8, 3))
-    _learn(model, tw.systems.digits(), axes)
-    axes.set_title(title)
-    return figure
-
-
-def _learn(model: Any, data: Any, axes: Any) -> None:
-    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
-    learner = tw.processes.sgd(model.loss, (images, labels), 0.05)
-    shares, state = [], learner.init(model.init(0))
-    for start in range(0, 4000, 200):
-        state = tw.simulate(learner, state, 200, key=0, start=start).state
-        shares.append(float(model.accuracy(state.params, images, labels)))
-    axes.plot(np.arange(200, 4001, 200), shares)
-    axes.set(xlabel="step of SGD, one image each", ylabel="share recognised", ylim=(0, 1))
-
-
 def _lines(paths: dict[str, Any], up: str = "", across: str = "step", scale: float = 1, title: str = "") -> Any:
     figure, axes = plt.subplots(figsize=(8, 3))
     for name, path in paths.items():
@@ -293,11 +284,12 @@ def _lines(paths: dict[str, Any], up: str = "", across: str = "step", scale: flo
     return figure
 
 
-def _pictures(rows: np.ndarray, shape: tuple[int, int], across: int) -> Any:
+def _pictures(rows: np.ndarray, shape: tuple[int, int], across: int, **colours: Any) -> Any:
+    colours = colours or {"cmap": "gray_r", "vmin": -0.15, "vmax": 1}
     down = -(-len(rows) // across)
     figure, panels = plt.subplots(down, across, figsize=(8, 0.95 * down * 8 / across))
     for axes in np.ravel(panels):
         axes.axis("off")
     for axes, row in zip(np.ravel(panels), rows, strict=False):
-        axes.imshow(np.reshape(row, shape), cmap="gray_r", vmin=-0.15, vmax=1)
+        axes.imshow(np.reshape(row, shape), **colours)
     return figure

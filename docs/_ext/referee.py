@@ -7,6 +7,7 @@ is said of what they measure.
 import ast
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from thalweg.studies.errata import ERRATA
 PAGES, FIGURES = "studies", "_figures"
 MARKS = {"holds": "✓", "holds in kind": "≈", "fails": "✗", "not decidable here": "?"}
 _LARGEST_SVG = 400_000
+_MARKUP = re.compile(r"([\\*_<>\[\]{}#$~|]|^[-+](?=\s))")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_config_value("thalweg_report", "", "env")
     app.add_directive("referee", Referee)
+    app.add_directive("verdicts", Verdicts)
     app.add_directive("errata", Errata)
     app.connect("builder-inited", lambda app: write_pages(Path(app.srcdir), Path(app.config.thalweg_report)))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -46,6 +49,15 @@ class _Written(SphinxDirective):
         lines = StringList(self.text().splitlines(), source=self.get_source_info()[0])
         self.state.nested_parse(lines, self.content_offset, node, match_titles=True)
         return node.children
+
+
+class Verdicts(_Written):
+    """How many claims were judged how, when, and with what."""
+
+    def text(self) -> str:
+        studies = list_studies()
+        found = [measured(Path(self.config.thalweg_report), study.name) for study in studies]
+        return _counts([each for each in found if each is not None], len(studies))
 
 
 class Referee(_Written):
@@ -77,11 +89,10 @@ def measured(report: Path, name: str) -> dict[str, Any] | None:
 
 
 def overview(report: Path) -> str:
-    """The tables of all rooms, and the counts before them."""
+    """The tables of all rooms."""
     studies = list_studies()
     found = {study.name: measured(report, study.name) for study in studies}
-    ran = [each for each in found.values() if each is not None]
-    parts = [_counts(ran, len(studies))]
+    parts = []
     for room, question in ROOMS.items():
         of_room = [study for study in studies if study.room == room]
         rows = [row for study in of_room for row in _rows(study, found[study.name])]
@@ -119,7 +130,7 @@ def _rows(study: Study, found: dict[str, Any] | None) -> list[tuple[str, ...]]:
 
 
 def _values(claim: dict[str, Any]) -> tuple[str, str]:
-    return number(claim["published"]), number(claim["measured"], claim["error"])
+    return _inline(number(claim["published"])), _inline(number(claim["measured"], claim["error"]))
 
 
 def write_pages(source: Path, report: Path) -> None:
@@ -176,8 +187,9 @@ def _badge(verdict: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text of a study as MyST: formulas between backticks are drawn."""
-    return to_myst(text)
+    """Text of a study as MyST: formulas between backticks are drawn, and nothing else is markup."""
+    outside = re.split(r"(`[^`]+`)", text)
+    return to_myst("".join(part if part.startswith("`") else _MARKUP.sub(r"\\\1", part) for part in outside))
 
 
 def _table(kind: str, head: tuple[str, ...], widths: tuple[int, ...], rows: list[tuple[str, ...]]) -> str:

@@ -64,8 +64,13 @@ psi = tw.energy.RBMState.start(trap, 2, "trained", jax.random.key(0))
 vmc = tw.energy.variational_monte_carlo(trap, psi, walkers=256, moves=5)
 answer = tw.simulate(vmc, vmc.init(0), 600, key=1, **how).state
 """,
+    "energy: a ground state, trained and measured": """
+trap = tw.energy.HarmonicTrap(2, 2, 1.0)
+found = tw.energy.ground_state(trap, jastrow=True, tol=1e-5, key=1, walkers=512, steps=400, **how)
+answer = (found.state.parameters, found.history, found.measurement.energies, found.measurement.samples)
+""",
 }
-CHUNKS = {"flow: splitting": 1, "energy: electrons in a trap": 20}
+CHUNKS = {"flow: splitting": 1, "energy: electrons in a trap": 20, "energy: a ground state, trained and measured": 10}
 
 
 def _script(name: str) -> str:

@@ -157,7 +157,7 @@ def _flip_each(value: Callable, base: UniformBase, x: Any, now: Any, least_gain:
 def climb(log_density: Callable, base: UniformBase, x: Any) -> tuple[Any, Any]:
     """(states, log densities) that flips end on which only rise, from every `x`."""
     value, least = jax.vmap(log_density), jnp.zeros((base.size, len(x)))
-    return lax.fori_loop(0, CLIMBS, lambda _, c: _flip_each(value, base, *c, least), (x, value(x)))
+    return lax.fori_loop(0, CLIMBS, lambda _, c: _flip_each(value, base, c[0], c[1], least), (x, value(x)))
 
 
 def settle(log_density: Callable, base: Any, x: Any, steps: int, key: Any, tuning: Any) -> Any:

@@ -314,8 +314,9 @@ def _of_density(
         status = Status.OK if np.isfinite(value) else Status.NOT_FINITE
         return Estimate(value, 0.0, status, {"method": "exact", "states": 2**base.size})
     samples = None if data is None else _check_samples(data, base)
-    anneal = _anneal_reals if isinstance(base, NormalBase) else _anneal_units
-    return anneal(log_density, base, samples, chains, steps, key)
+    if isinstance(base, NormalBase):
+        return _anneal_reals(log_density, base, samples, chains, steps, key)
+    return _anneal_units(log_density, base, samples, chains, steps, key)
 
 
 def _check_samples(data: Any, base: Any) -> Any:

@@ -82,11 +82,14 @@ def find(log_density: Callable, base: NormalBase, states: list[Any], key: Any) -
     x = jnp.concatenate(starts)
     ends = tuple(np.asarray(part) for part in _climb(log_density, x, width))
     law = _law(ends, base, width)
-    for _ in range(ROUNDS if law is not None else 0):
+    for _ in range(ROUNDS):
+        if law is None:
+            break
+        known = np.sum(np.isfinite(law.log_share))
         more = _climb(log_density, _climb_ratio(log_density, law, x, width), width)
         ends = tuple(np.concatenate([np.asarray(new), old]) for new, old in zip(more, ends, strict=True))
-        before, law = law, _law(ends, base, width)
-        if np.sum(np.isfinite(law.log_share)) == np.sum(np.isfinite(before.log_share)):
+        law = _law(ends, base, width)
+        if law is not None and np.sum(np.isfinite(law.log_share)) == known:
             break
     return law
 

@@ -1,31 +1,13 @@
-"""What the pages with examples need besides MyST-NB: tutorials to take along, and output in the pieces it came in."""
+"""Every page of the tutorials says where it is to be had as a notebook."""
 
 import re
 from typing import Any
-
-from myst_nb.core import render
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", _offer)
-    # MyST-NB ends a line after every piece of a stream, and a command's output comes in pieces of any length.
-    render.coalesce_streams = joined
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def joined(outputs: list[Any]) -> list[Any]:
-    """The outputs of a cell with the pieces of each stream, stdout and stderr, put together again."""
-    kept: list[Any] = []
-    streams: dict[str, Any] = {}
-    for output in outputs:
-        if output["output_type"] == "stream" and output["name"] in streams:
-            streams[output["name"]]["text"] += output["text"]
-            continue
-        if output["output_type"] == "stream":
-            streams[output["name"]] = output
-        kept.append(output)
-    return [output for output in kept if output["output_type"] != "stream" or output["text"].strip()]
 
 
 def _offer(app: Any, name: str, source: list[str]) -> None:

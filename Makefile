@@ -56,5 +56,5 @@ bench: environment ## benchmarks, side by side with peers; BENCH=ensemble runs o
 	@$(RUN) benchmarks/_record.py $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[!_]*.py))
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv .cache build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache build docs/studies docs/_figures docs/_gallery dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -186,10 +186,17 @@ class _Step(eqx.Module):
     def init(self, key: Any = 0, model: Machine | None = None) -> Training:
         """A state whose chains start at data chosen at random."""
         model = self.start if model is None else model
-        chosen = jax.random.randint(one_key(key), self.lead, 0, len(self.data))
-        chains = self.data[chosen] if self.method != "exact" else jnp.zeros((1, model.visible))
+        chains = np.zeros((1, model.visible)) if self.method == "exact" else self._first_chains(one_key(key))
         memory = () if self.optimizer is None else as_arrays(self.optimizer.init(model))
-        return Training(model, chains, memory, jnp.zeros((), int), () if self.betas is None else self.betas)
+        return Training(model, jnp.asarray(chains), memory, jnp.asarray(0), () if self.betas is None else self.betas)
+
+    def _first_chains(self, key: Any) -> Any:
+        """Data chosen at random. NumPy chooses, since it has nothing to compile, unless the caller traces."""
+        n = len(self.data)
+        if is_traced((key, self.data)):
+            return self.data[jax.random.randint(key, self.lead, 0, n)]
+        rng = np.random.default_rng(np.ravel(jax.random.key_data(key)))
+        return np.asarray(self.data)[rng.integers(n, size=self.lead)]
 
     def __call__(self, state: Training, w: Any) -> Training:
         model = state.model
@@ -300,8 +307,8 @@ def _centre(model: Machine, gradient: Any, mu: Any, lam: Any) -> Any:
 
 
 def _visible_mean(model: Machine, rows: np.ndarray) -> Any:
-    v = model.one_hot(rows) if hasattr(model, "one_hot") else jnp.asarray(rows)
-    return jnp.mean(v, axis=0)
+    v = model.one_hot(rows) if hasattr(model, "one_hot") else rows
+    return jnp.asarray(np.mean(v, axis=0))
 
 
 def _least_variance(model: GaussianRBM, variance: np.ndarray) -> Any:

@@ -13,7 +13,7 @@ from thalweg._edge import check_choice, check_number, is_traced, is_whole, shown
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
-from thalweg._noise import Choice, Shuffle, Uniform
+from thalweg._noise import Choice, Law, Shuffle, Uniform
 from thalweg._process import Process
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
@@ -121,7 +121,7 @@ def training(
     laws: dict[str, Any] = {
         "replacement": lambda: Choice(n, shape=(batch_size,)),
         "subset": lambda: Choice(n, shape=(batch_size,), replace=False),
-        "shuffle": lambda: Shuffle(n, batch_size),
+        "shuffle": lambda: _Every(n) if batch_size == n else Shuffle(n, batch_size),
     }
     check_choice(order, "order", ("replacement", "subset", "shuffle"))
     rate, optimizer = _optimizer(optimizer, model, steps)
@@ -148,7 +148,7 @@ def training(
         base=model.independent(rows) if betas is not None else None,
         least_variance=_least_variance(model, rows.var(axis=0)) if isinstance(model, GaussianRBM) else None,
         method=method,
-        centred=bool(centred),
+        centred=jnp.asarray(bool(centred)),
         adapts=adapts,
         lead=lead,
     )
@@ -161,6 +161,18 @@ def training(
 
 def _machine(state: Training) -> Machine:
     return state.model
+
+
+class _Every(Law):
+    """All data in every batch: their order would be drawn for nothing."""
+
+    n: int = eqx.field(static=True)
+
+    def sample(self, key: Any, i: Any) -> Any:
+        return jnp.arange(self.n)
+
+    def atoms(self) -> tuple[Any, Any]:
+        return jnp.arange(self.n)[None], jnp.ones(1)
 
 
 class _Step(eqx.Module):
@@ -178,8 +190,8 @@ class _Step(eqx.Module):
     betas: Any
     base: Any
     least_variance: Any
+    centred: Any
     method: str = eqx.field(static=True)
-    centred: bool = eqx.field(static=True)
     adapts: bool = eqx.field(static=True)
     lead: tuple[int, ...] = eqx.field(static=True)
 
@@ -208,9 +220,10 @@ class _Step(eqx.Module):
         gradient = subtract(positive, jax.tree.map(lambda g: jnp.sum(scales) * g, negative))
         if self.natural is not None:
             gradient = self._natural(model, gradient, chains)
-        elif self.centred:
+        else:  # whether centred is a leaf: comparing the two ways compiles once
             total = jnp.maximum(jnp.sum(scales), 1e-300)
-            gradient = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            centred = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            gradient = jax.tree.map(lambda a, b: jnp.where(self.centred, a, b), centred, gradient)
         gradient = eqx.tree_at(lambda m: m.weights, gradient, gradient.weights - self.weight_decay * model.weights)
         after = self._updated(state, node(gradient, "gradient"), chains)._replace(betas=betas)
         if self.weights is None:

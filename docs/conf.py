@@ -16,7 +16,7 @@ author = "The thalweg authors"
 copyright = "The thalweg authors, Apache 2.0"
 version = release = thalweg.__version__
 
-extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands", "notebooks"]
+extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands", "notebooks", "streams"]
 exclude_patterns = ["_ext"]
 toc_object_entries_show_parents = "hide"
 python_display_short_literal_types = True

@@ -7,8 +7,7 @@ from latex2mathml.converter import convert
 
 LONG = 45  # letters of LaTeX; some 30 on the page
 _BAR = '<mo stretchy="false">&#x0007C;</mo>'
-_CLOSELONG = 45  # letters of LaTeX; some 30 on the page
-_BAR = '<mo stretchy="false" lspace="0.08em" rspace="0.08em">&#x0007C;</mo>'
+_CLOSE_BAR = '<mo stretchy="false" lspace="0.08em" rspace="0.08em">&#x0007C;</mo>'
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -67,7 +67,7 @@ def lorenz(steps=100_000, every=50):
 
 
 def lasting():
-    """Progress and checkpoints on runs of seconds: they cost some 20 ms a run and a few a visit, whatever its length."""
+    """Progress and checkpoints on runs of seconds: some 20 ms a run and a few a visit, whatever its length."""
     pit, lorenz = tw.systems.pit(0.02), tw.systems.lorenz(28.0)
     states, state = jnp.full(4096, 1.00745), lorenz.init(a=1, b=1, c=1)
     runs = {

@@ -13,7 +13,7 @@ from thalweg._edge import check_choice, check_number, is_traced, is_whole, shown
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
-from thalweg._noise import Choice, Shuffle, Uniform
+from thalweg._noise import Choice, Law, Shuffle, Uniform
 from thalweg._process import Process
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
@@ -121,7 +121,7 @@ def training(
     laws: dict[str, Any] = {
         "replacement": lambda: Choice(n, shape=(batch_size,)),
         "subset": lambda: Choice(n, shape=(batch_size,), replace=False),
-        "shuffle": lambda: Shuffle(n, batch_size),
+        "shuffle": lambda: _Every(n) if batch_size == n else Shuffle(n, batch_size),
     }
     check_choice(order, "order", ("replacement", "subset", "shuffle"))
     rate, optimizer = _optimizer(optimizer, model, steps)
@@ -148,7 +148,7 @@ def training(
         base=model.independent(rows) if betas is not None else None,
         least_variance=_least_variance(model, rows.var(axis=0)) if isinstance(model, GaussianRBM) else None,
         method=method,
-        centred=bool(centred),
+        centred=jnp.asarray(bool(centred)),
         adapts=adapts,
         lead=lead,
     )
@@ -161,6 +161,18 @@ def training(
 
 def _machine(state: Training) -> Machine:
     return state.model
+
+
+class _Every(Law):
+    """All data in every batch: their order would be drawn for nothing."""
+
+    n: int = eqx.field(static=True)
+
+    def sample(self, key: Any, i: Any) -> Any:
+        return jnp.arange(self.n)
+
+    def atoms(self) -> tuple[Any, Any]:
+        return jnp.arange(self.n)[None], jnp.ones(1)
 
 
 class _Step(eqx.Module):
@@ -178,18 +190,25 @@ class _Step(eqx.Module):
     betas: Any
     base: Any
     least_variance: Any
+    centred: Any
     method: str = eqx.field(static=True)
-    centred: bool = eqx.field(static=True)
     adapts: bool = eqx.field(static=True)
     lead: tuple[int, ...] = eqx.field(static=True)
 
     def init(self, key: Any = 0, model: Machine | None = None) -> Training:
         """A state whose chains start at data chosen at random."""
         model = self.start if model is None else model
-        chosen = jax.random.randint(one_key(key), self.lead, 0, len(self.data))
-        chains = self.data[chosen] if self.method != "exact" else jnp.zeros((1, model.visible))
+        chains = np.zeros((1, model.visible)) if self.method == "exact" else self._first_chains(one_key(key))
         memory = () if self.optimizer is None else as_arrays(self.optimizer.init(model))
-        return Training(model, chains, memory, jnp.zeros((), int), () if self.betas is None else self.betas)
+        return Training(model, jnp.asarray(chains), memory, jnp.asarray(0), () if self.betas is None else self.betas)
+
+    def _first_chains(self, key: Any) -> Any:
+        """Data chosen at random. NumPy chooses, since it has nothing to compile, unless the caller traces."""
+        n = len(self.data)
+        if is_traced((key, self.data)):
+            return self.data[jax.random.randint(key, self.lead, 0, n)]
+        rng = np.random.default_rng(np.ravel(jax.random.key_data(key)))
+        return np.asarray(self.data)[rng.integers(n, size=self.lead)]
 
     def __call__(self, state: Training, w: Any) -> Training:
         model = state.model
@@ -201,9 +220,10 @@ class _Step(eqx.Module):
         gradient = subtract(positive, jax.tree.map(lambda g: jnp.sum(scales) * g, negative))
         if self.natural is not None:
             gradient = self._natural(model, gradient, chains)
-        elif self.centred:
+        else:  # whether centred is a leaf: comparing the two ways compiles once
             total = jnp.maximum(jnp.sum(scales), 1e-300)
-            gradient = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            centred = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            gradient = jax.tree.map(lambda a, b: jnp.where(self.centred, a, b), centred, gradient)
         gradient = eqx.tree_at(lambda m: m.weights, gradient, gradient.weights - self.weight_decay * model.weights)
         after = self._updated(state, node(gradient, "gradient"), chains)._replace(betas=betas)
         if self.weights is None:
@@ -300,8 +320,8 @@ def _centre(model: Machine, gradient: Any, mu: Any, lam: Any) -> Any:
 
 
 def _visible_mean(model: Machine, rows: np.ndarray) -> Any:
-    v = model.one_hot(rows) if hasattr(model, "one_hot") else jnp.asarray(rows)
-    return jnp.mean(v, axis=0)
+    v = model.one_hot(rows) if hasattr(model, "one_hot") else rows
+    return jnp.asarray(np.mean(v, axis=0))
 
 
 def _least_variance(model: GaussianRBM, variance: np.ndarray) -> Any:

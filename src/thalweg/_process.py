@@ -368,7 +368,7 @@ def ensemble(
     batch = Batch(members, batch.over, _vectorises(process, states, key, batch, options.vectorise))
     if len(parts) == 1:
         if options.shard:
-            states, key = _spread(states), _spread(key)
+            states, key = spread(states), spread(key)
         return _run(process, states, steps, key, start, batch, watch, on_chunk, options, resume)
     if watch.of_ensemble or options.record_to is not None or callable(options.checkpoint):
         raise ValueError(
@@ -381,9 +381,9 @@ def ensemble(
         mine = slice(*part)
         return run_loop(
             batch.take(process, mine),
-            _spread(jax.tree.map(lambda leaf: leaf[mine], states)),
+            spread(jax.tree.map(lambda leaf: leaf[mine], states)),
             steps,
-            _spread(key[mine]),
+            spread(key[mine]),
             start[mine] if start.ndim else start,
             batch=Batch(part[1] - part[0], batch.over, batch.vectorise),
             watch=watch,
@@ -720,7 +720,7 @@ def _like(new: Any, old: Any) -> Any:
     return changed
 
 
-def _spread(tree: Any) -> Any:
+def spread(tree: Any) -> Any:
     """Arrays that lead with the members, spread over the devices of this process."""
     devices, members = jax.local_devices(), len(jax.tree.leaves(tree)[0])
     count = max(count for count in range(1, len(devices) + 1) if members % count == 0)

@@ -1,6 +1,7 @@
 """A run that is looked at every so many steps, and may be stopped by what is seen: training until it is good enough."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,13 +18,17 @@ from thalweg._results import Status
 
 
 class Strides(NamedTuple):
-    """What a run in strides gives: its last state, the steps made, what was remembered, a status and its sentence."""
+    """What a run in strides gives: its last state, the steps made, what was remembered, a status and its details."""
 
     state: Any
     steps: int
     memory: Any
     status: Status
-    message: str
+    details: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        return self.status.sentence(**self.details)
 
 
 def in_strides(
@@ -40,6 +45,8 @@ def in_strides(
     resume: bool = False,
     what: dict[str, Any] | None = None,
     estimate: Callable[[Any], Any] = lambda memory: "",
+    endless: bool = False,
+    words: str = "steps",
 ) -> Strides:
     """At most `steps` steps of a process, `stride` at a time.
 
@@ -47,13 +54,17 @@ def in_strides(
       memory is a pytree of arrays that keep their types; arrays marked by `growing` may grow.
     - `options`: `progress`, `checkpoint` (a folder), `checkpoint_every`; `resume`: go on from the newest checkpoint.
     - `what`: whatever else tells this run from others, by name.
-    - `estimate`: what the memory amounts to, for the progress line.
+    - `estimate`: what the memory amounts to, for the progress line; `words`: what its steps are called there;
+      `endless`: whether the run usually stops by itself, so that no end is foretold.
 
     A run that goes on from a checkpoint ends with equal numbers, since it visits at the same steps.
     """
     options = Options() if options is None else options
     check_resume(options, resume)
-    done, status, message, go_on = 0, Status.OK, Status.OK.sentence(), True
+    # a quarter of a stride is the longest that a Ctrl-C waits for
+    how = Options(vectorise=options.vectorise, chunk=options.chunk or math.ceil(stride / 4))
+    done, kept, status, go_on = 0, 0, Status.OK, True
+    details: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         folder = None
         if options.checkpoint is not None:
@@ -62,28 +73,37 @@ def in_strides(
             found = folder.newest((state, np.asarray(go_on), memory)) if resume else None
             if found is not None:
                 done, (state, go_on, memory) = found
+                kept = done
             elif not resume:
                 folder.refuse_old()
-        tell = stack.enter_context(progress(options.progress, steps, begun=done))
+        tell = stack.enter_context(progress(options.progress, None if endless else steps, words, begun=done))
         stop = stack.enter_context(stopping(term=folder is not None))
+        heard = lambda step, scalars: not stop.asked  # noqa: E731
         try:
             while done < steps and go_on:
-                run = simulate(process, state, min(stride, steps - done), key=key, start=done, record=record)
-                status, message = Status(int(run.status)), run.message
-                if status != Status.OK:  # not finite, or interrupted by hand within a stride: it is made again
-                    state = run.state if status == Status.NOT_FINITE else state
+                count = min(stride, steps - done)
+                run = simulate(process, state, count, key=key, start=done, record=record, on_chunk=heard, options=how)
+                status, details = Status(int(run.status)), {"step": done, **run.details}
+                if status == Status.NOT_FINITE:
+                    state = run.state
                     break
-                state, done = run.state, done + int(run.steps)
-                memory, go_on = visit(done, run, memory)
+                if status != Status.OK:  # stopped within a stride: it is made again
+                    status = Status.INTERRUPTED
+                    break
+                # all at once, so that an interrupted visit leaves the stride before it whole
+                state, done, (memory, go_on) = run.state, done + count, visit(done + count, run, memory)
                 tell(done, estimate(memory))
-                if folder is not None and (folder.due() or stop.asked or done == steps or not go_on):
+                if folder is not None and (folder.due() or done == steps or not go_on):
                     folder.keep(done, (state, np.asarray(go_on), memory))
+                    kept = done
                 if stop.asked and go_on and done < steps:
-                    status, message = Status.INTERRUPTED, Status.INTERRUPTED.sentence(step=done)
+                    status = Status.INTERRUPTED
                     break
         except KeyboardInterrupt:
-            status, message = Status.INTERRUPTED, Status.INTERRUPTED.sentence(step=done)
-    return Strides(state, done, memory, status, message)
+            status = Status.INTERRUPTED
+        if folder is not None and status == Status.INTERRUPTED and done > kept:
+            folder.keep(done, (state, np.asarray(go_on), memory))
+    return Strides(state, done, memory, status, {**details, "step": done})
 
 
 def more(before: Any, part: Any) -> Any:

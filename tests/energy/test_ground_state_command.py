@@ -9,7 +9,7 @@ import pytest
 
 import thalweg as tw
 from thalweg.cli import main
-from thalweg.energy.ground_states._command import Row, _LiveLine, as_csv, as_latex, as_text, ground_state_report
+from thalweg.energy.ground_states._command import Row, as_csv, as_latex, as_text, ground_state_report
 
 
 @pytest.fixture(scope="module")
@@ -107,27 +107,6 @@ def test_tables():
     assert lines[2].endswith("a note")
 
 
-class Screen(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_the_live_line():
-    file, screen = io.StringIO(), Screen()
-    for stream in (file, screen):
-        line = _LiveLine(stream)
-        line(40, {"energy": 20.3, "error": 0.02, "variance": 0.34, "acceptance": 0.5})
-        line(32, {"energy": 20.1781, "error": 0.0021, "variance": 0.3, "r_hat": 1.0012})
-        line.end()
-    assert file.getvalue().splitlines() == [
-        "E = 20.300 ± 0.020 [variance 0.34, acceptance 0.50] training, step 40",
-        "E = 20.1781 ± 0.0021 [variance 0.3, R-hat 1.001] measuring, record 32",
-    ]
-    drawn = screen.getvalue().split("\r")
-    assert drawn[2].startswith("E = 20.1781 ± 0.0021 [variance 0.3, R-hat 1.001]")
-    assert not drawn[-1].strip()  # the line is wiped for the report
-
-
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
@@ -138,6 +117,7 @@ def test_the_live_line():
         (["--sigma", "wide"], "sigma must be trained or a width > 0, got 'wide'"),
         (["--tol", "0"], "tol must be a number > 0, got 0"),
         (["--table", "word"], "table"),
+        (["--resume"], "--resume needs the folder that an earlier run left its checkpoints in: pass --checkpoint too"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(tokens, sentence, capsys, as_installed):

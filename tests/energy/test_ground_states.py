@@ -166,7 +166,7 @@ def test_error_bars_hold(method):
     else:
         psi, exact = E.GaussianState.of(trap, alpha=1.4), 1.4 + 1 / 1.4
     z = []
-    for seed in range(400):
+    for seed in range(20_000, 20_400):
         found = E.measure(psi, trap, key=seed, walkers=64, moves=2, method=method)
         z.append((float(found.energy) - exact) / float(found.energy.error))
     inside = np.mean(np.abs(z) < 1)
@@ -176,14 +176,23 @@ def test_error_bars_hold(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("omega", [1.0, 0.1])
-@pytest.mark.parametrize("particles", [2, 6, 12])
-def test_no_start_diverges(particles, omega):
-    """Random starts of the machine and the walkers: the energy stays finite, and ends near where the others end."""
+@pytest.mark.parametrize(
+    ("particles", "determinants", "starts"),
+    [
+        (2, None, 18),
+        (6, E.SlaterDeterminants, 8),
+        (6, E.BackflowDeterminants, 8),
+        (12, E.SlaterDeterminants, 8),
+        (12, E.BackflowDeterminants, 8),
+    ],
+)
+def test_no_start_diverges(particles, determinants, starts, omega):
+    """100 random starts of the machine and the walkers: the energy stays finite, and ends near where the others do."""
     trap = E.HarmonicTrap(particles, 2, omega)
     ends = []
-    for seed in range(17):
-        rbm = E.RBMState.start(trap, 2, key=seed, spread=0.5)
-        factors = [rbm, E.PadeJastrow.of(trap)] + ([E.SlaterDeterminants.of(trap)] if particles > 2 else [])
+    for seed in range(starts):
+        factors = [E.RBMState.start(trap, 2, key=seed, spread=0.5), E.PadeJastrow.of(trap)]
+        factors += [] if determinants is None else [determinants.of(trap)]
         vmc = E.variational_monte_carlo(trap, E.Product(*factors), walkers=256, moves=5, method="importance")
         run = tw.simulate(vmc, vmc.init(seed), 60, key=seed, record=lambda s, w, n: n.energy)
         assert run.ok and np.all(np.isfinite(run.record))

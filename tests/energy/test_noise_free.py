@@ -11,7 +11,7 @@ from scipy.special import erf, expit, ive
 
 import thalweg as tw
 from thalweg.energy import GaussianRBM, HarmonicTrap, RBMState, closed_form_energy, noise_free_ground_state
-from thalweg.energy.ground_states._ground_state import build_state
+from thalweg.energy.ground_states._build import build_state
 from thalweg.energy.ground_states._mixture import (
     NODES,
     _inverse_in_space,
@@ -64,15 +64,18 @@ def test_one_width_a_coordinate_where_nothing_repels():
 def test_the_integral_over_a_field_is_good_for_every_width():
     widths, means = np.array([0.01, 1.0, 3.59, 3.61, 12.0, 60.0]), np.array([-35.0, -6.0, 0.0, 2.5])
     width, mean = np.meshgrid(widths, means)
-    found = np.asarray(_mean_slope(jnp.asarray(mean), jnp.asarray(width), NODES))
-    for w, m, value in zip(width.ravel(), mean.ravel(), found.ravel(), strict=True):
+    coarse, fine = (
+        np.asarray(_mean_slope(jnp.asarray(mean), jnp.asarray(width), n)).ravel() for n in (NODES, 2 * NODES)
+    )
+    for w, m, value, better in zip(width.ravel(), mean.ravel(), coarse, fine, strict=True):
 
         def inside(t, w=w, m=m):
             return expit(t) * expit(-t) * np.exp(-(((t - m) / w) ** 2) / 2) / (w * np.sqrt(2 * np.pi))
 
         places = sorted({-8 * w + m, m, 8 * w + m, *(p for p in (-40.0, -5.0, 0.0, 5.0, 40.0) if abs(p - m) < 8 * w)})
         pieces = [quad(inside, a, b, epsabs=1e-13, epsrel=1e-12)[0] for a, b in itertools.pairwise(places)]
-        assert abs(value - sum(pieces)) < 1e-8
+        assert abs(value - sum(pieces)) < 1e-10
+        assert abs(better - sum(pieces)) < 1e-12
 
 
 def test_mean_inverse_distances():

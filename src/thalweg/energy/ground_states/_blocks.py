@@ -23,6 +23,7 @@ def in_blocks(psi: Wavefunction, f: Callable[..., Any], *arrays: Any) -> Any:
     size = 1 << max(6, (NUMBERS // pairs).bit_length() - 1)
     if walkers <= size or walkers % size:
         return f(*arrays)
-    split = lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], -1, size), -2, 0)  # noqa: E731
-    join = lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], walkers)  # noqa: E731
+    # a block takes every so manieth walker: walkers that are spread over devices are so in every block
+    split = lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], size, -1), -1, 0)  # noqa: E731
+    join = lambda a: jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], walkers)  # noqa: E731
     return jax.tree.map(join, lax.map(lambda block: f(*block), jax.tree.map(split, arrays)))

@@ -1,10 +1,10 @@
-"""What `thalweg energy ground-state` does: a live line while it runs, then a table against what is known."""
+"""What `thalweg energy ground-state` does: a run with a live line, then a table against what is known."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,9 @@ def ground_state_report(
     seed: int = 0,
     table: str = "text",
     out: Path | None = None,
-    live: TextIO | None = None,
+    progress: bool = False,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> str:
     """The ground state of trapped particles, told as the command tells it.
 
@@ -53,7 +55,8 @@ def ground_state_report(
     - `particles`: `"6"`, or `"2,1"` for two electrons with spin up and one with spin down.
     - `omega`: one frequency, or one a direction. - `jastrow`: `None` for "auto".
     - `table`: `"text"`, `"csv"` or `"latex"`. - `out`: a folder for the result, the tables and the figures.
-    - `live`: where the live line goes, if anywhere.
+    - `progress`: whether a line on stderr shows how the run is doing. - `checkpoint`, `resume`: the folder that the run
+      leaves its checkpoints in, and whether it goes on from there.
 
     **Raises** `ValueError` for what cannot be, in one sentence.
 
@@ -69,41 +72,17 @@ def ground_state_report(
         interaction,
         statistics,
     )
-    line = _LiveLine(live)
-    found = ground_state(trap, hidden, "auto" if jastrow is None else jastrow, _width(sigma), tol, seed, on_stride=line)
-    line.end()
+    if resume and checkpoint is None:
+        raise ValueError("--resume needs the folder that an earlier run left its checkpoints in: pass --checkpoint too")
+    options = thalweg.Options(progress=progress, checkpoint=checkpoint)
+    correlated = "auto" if jastrow is None else jastrow
+    found = ground_state(trap, hidden, correlated, _width(sigma), tol, seed, options=options, resume=resume)
     rows = table_of(found)
     written = [] if out is None else _write(found, rows, Path(out), seed)
     if table != "text":
         return {"csv": as_csv, "latex": as_latex}[table](rows).rstrip("\n")
     first = f"E = {found.energy} without sampling" if isinstance(found.measurement, ClosedForm) else str(found)
     return "\n".join([_heading(trap), first, *_warnings(found), "", as_text(rows), *written])
-
-
-class _LiveLine:
-    """`E = 20.178 ± 0.002 [variance 0.3, R-hat 1.001]`, drawn over and over; one line each where there is no screen."""
-
-    def __init__(self, stream: TextIO | None):
-        self.stream, self.length = stream, 0
-
-    def __call__(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self.stream is None:
-            return
-        energy = Estimate(scalars["energy"], scalars["error"])
-        measuring = "r_hat" in scalars
-        quality = f"R-hat {scalars['r_hat']:.3f}" if measuring else f"acceptance {scalars['acceptance']:.2f}"
-        doing = f"measuring, record {step}" if measuring else f"training, step {step}"
-        text = f"E = {energy} [variance {scalars['variance']:.2g}, {quality}] {doing}"
-        if self.stream.isatty():
-            self.stream.write("\r" + text.ljust(self.length))
-            self.length = len(text)
-        else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
-
-    def end(self) -> None:
-        if self.length and self.stream is not None:
-            self.stream.write("\r" + " " * self.length + "\r")
 
 
 def table_of(found: GroundState) -> list[Row]:

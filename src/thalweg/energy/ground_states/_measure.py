@@ -1,23 +1,24 @@
-"""Measuring a wavefunction: fresh samples, the energy in its parts, and whether the error bar can be believed."""
+"""Measuring a wavefunction: fresh samples of it, until the error of its energy is small enough."""
 
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from thalweg import stats
 from thalweg._edge import check_number
+from thalweg._items import check_resume
 from thalweg._loop import Options
-from thalweg._process import simulate
+from thalweg._process import Run, simulate, spread
 from thalweg._results import Estimate, Status
+from thalweg._strides import in_strides, more, nothing
 from thalweg.energy.ground_states._blocks import in_blocks
 from thalweg.energy.ground_states._checks import check_count, one_key, real_numbers
 from thalweg.energy.ground_states._contact import variance_diverges
-from thalweg.energy.ground_states._known import known_energies
+from thalweg.energy.ground_states._judge import Measurement, judge
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._monte_carlo import (
     MOST_WALKERS,
@@ -34,46 +35,7 @@ from thalweg.energy.ground_states._wavefunction import Wavefunction
 STRIDE = 32  # records between two looks at the error
 MOST = 4096  # records of every walker, unless told otherwise
 MOST_SNAPSHOTS = 64  # of the positions of all walkers
-STUCK = (0.02, 0.98)  # acceptance outside of which a random walk goes nowhere
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The energy of a wavefunction from samples, and what the error bar rests on.
-
-    - `energy`, `kinetic`, `trap_energy`, `interaction_energy`, `virial_ratio`: `Estimate`s; the last is
-      `2 T/(2 V_trap - V_interaction)` for `1/r` in a trap, 1 at every optimum with a free scale.
-    - `variance`: of the local energy. - `acceptance`: of moves (1 for independent draws; NaN where not known).
-    - `analysis`: of the energies, see `tw.stats.analyse`: autocorrelation time, R-hat, effective sample size.
-    - `energies`: local energies, shape (walkers, records). - `weights`: of the samples, or None.
-    - `samples`: positions of all walkers at some of the records, shape (walkers, snapshots, M).
-
-    The status of `energy` says what is wrong, if anything: `NO_CUSP` (the variance is infinite), `BELOW_EXACT`,
-    `STUCK`, those of `tw.stats.analyse`, `TOO_ROUGH` (the wanted error was not reached).
-    """
-
-    energy: Estimate
-    kinetic: Estimate
-    trap_energy: Estimate
-    interaction_energy: Estimate
-    virial_ratio: Estimate
-    variance: float
-    acceptance: float
-    analysis: stats.Analysis
-    energies: Float[np.ndarray, "walkers records"]
-    samples: Float[np.ndarray, "walkers snapshots m"]
-    weights: Float[np.ndarray, "walkers records"] | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.energy.ok
-
-    @property
-    def message(self) -> str:
-        return self.energy.message
-
-    def __str__(self) -> str:
-        return f"{self.energy} [variance {self.variance:.2g}, R-hat {self.analysis.r_hat:.3f}]"
+FEWEST = 8  # energies that statistics can say something about
 
 
 def measure(
@@ -88,7 +50,9 @@ def measure(
     start: Any = None,
     width: Any = None,
     most: int = MOST,
-    on_stride: Any = None,
+    on_stride: Callable[[int, dict[str, float]], Any] | None = None,
+    options: Options | None = None,
+    resume: bool = False,
 ) -> Measurement:
     """The energy of a wavefunction from fresh samples, with an error bar that holds.
 
@@ -104,6 +68,8 @@ def measure(
       Boltzmann machine in psi and weighs them by the other factors.
     - `start`: walkers to begin with, shape (walkers, M). - `width`: of a move, to begin with.
     - `on_stride`: called as `on_stride(records, scalars)` after every 32 records; `False` stops.
+    - `options`: `tw.Options`: `progress`, `checkpoint` (a folder), `shard` (the walkers over all devices). - `resume`:
+      go on from the newest checkpoint in the folder, to equal numbers.
 
     **Returns** a `Measurement`. **When not to trust it**: as its status says; walkers that never cross between two
     places look well in each.
@@ -120,6 +86,7 @@ def measure(
     if tol is not None:
         tol = float(check_number(tol, "tol", above=0))
     check_count(most, "most", 2**40, least=STRIDE)
+    options = check_options(options, resume)
     first, second, third = jax.random.split(one_key(key), 3)
     if start is None:
         x = spread_walkers(trap, check_count(walkers, "walkers", MOST_WALKERS, least=2), first)
@@ -129,121 +96,133 @@ def measure(
             raise ValueError(f"start must have shape (walkers, {trap.coordinates}), got {x.shape}")
     process = wavefunction_sampler(psi, method, walkers=len(x), moves=moves)
     s = process.init(x, first_width(trap) if width is None else width)
-    options, record = Options(vectorise=False), _Record(psi, trap)
+    s = dataclasses.replace(s, x=spread(s.x)) if options.shard else s
+    record = _Record(psi, trap)
     if method != "exact":
         # the same compiled run lets the walkers find psi^2: what it records is not kept
-        s = simulate(process, s, STRIDE, key=second, record=record, options=options).state
+        how = Options(vectorise=options.vectorise, chunk=STRIDE // 4)
+        begun = simulate(process, s, STRIDE, key=second, record=record, options=how)
+        s, status = begun.state, Status(int(begun.status))
+        if status != Status.OK:
+            return glance(process, s, psi, trap, third, status, {"step": 0, **begun.details})
     process = eqx.tree_at(lambda p: p.step.gain, process, jnp.zeros(()))
-    parts: list[Any] = []
-    snapshots: list[np.ndarray] = []
-    done, tails = 0, variance_diverges(psi, trap, s.x)
-    while True:
-        run = simulate(process, s, STRIDE, key=third, start=done, record=record, options=options)
-        s, done = run.state, done + STRIDE
-        parts.append(jax.tree.map(np.asarray, run.record))
-        snapshots = [*snapshots[:: 1 + (len(snapshots) >= MOST_SNAPSHOTS)], np.asarray(s.x)]
-        found = _found(parts, np.stack(snapshots, axis=1), trap, tails, tol)
-        if on_stride is not None:
-            told = {
-                "energy": float(found.energy),
-                "error": float(found.energy.error),
-                "variance": found.variance,
-                "r_hat": found.analysis.r_hat,
-            }
-            if on_stride(done, told) is False:
-                return found
+    tails = variance_diverges(psi, trap, s.x)
+
+    def visit(done: int, run: Run, kept: _Kept) -> tuple[_Kept, bool]:
+        kept = kept.with_run(run)
+        found = kept.judged(trap, tails, tol)
+        told = [float(found.energy), found.energy.error, found.variance, found.analysis.r_hat]
+        kept = kept._replace(told=np.array(told))
+        if on_stride is not None and on_stride(done, _scalars(kept)) is False:
+            return kept, False
         error = found.energy.error
         hopeless = tol is not None and error > 0 and done * (error / tol) ** 2 > 4 * most
         # chains shorter than their memory have no error bar yet, however small it looks
         reached = (tol is None or error <= tol) and Status.TOO_SHORT not in found.analysis.problems
-        if reached or done >= most or hopeless or not np.isfinite(found.variance):
-            return found
+        return kept, not (reached or hopeless or not np.isfinite(found.variance))
+
+    made = in_strides(
+        process,
+        s,
+        most,
+        STRIDE,
+        third,
+        visit,
+        _Kept.nothing(x.shape),
+        record=record,
+        options=options,
+        resume=resume,
+        what={"tol": tol, "most": most},
+        estimate=lambda kept: in_words(_scalars(kept)),
+        endless=True,
+        words="records",
+    )
+    if not len(made.memory.snapshots):
+        return glance(process, made.state, psi, trap, third, made.status, made.details)
+    found = made.memory.judged(trap, tails, tol)
+    return found if made.status == Status.OK else with_status(found, made.status, made.details)
+
+
+def glance(
+    process: Any, s: Walkers, psi: Wavefunction, trap: HarmonicTrap, key: Any, status: Status, details: dict[str, Any]
+) -> Measurement:
+    """What the walkers of a run that was cut short say: as few moves and records as give an error bar."""
+    records = -(-FEWEST // len(s.x))
+    how = Options(vectorise=False, chunk=records)
+    run = simulate(process, s, records, key=key, record=_Record(psi, trap, before=True), options=how)
+    kept = _Kept.nothing(s.x.shape).with_run(run)
+    found = kept.judged(trap, variance_diverges(psi, trap, run.state.x), None, as_one=True)
+    return with_status(found, status, details)
+
+
+def with_status(found: Measurement, status: Status, details: dict[str, Any]) -> Measurement:
+    """A measurement that was not brought to its end."""
+    energy = Estimate(found.energy.value, found.energy.error, status, {**found.energy.details, **details})
+    return dataclasses.replace(found, energy=energy)
+
+
+def check_options(options: Options | None, resume: bool) -> Options:
+    """The options as this room uses them: walkers step as the one array that they are."""
+    options = Options() if options is None else options
+    check_resume(options, resume)
+    if options.shard and jax.process_count() > 1:
+        raise ValueError(
+            "shard=True spreads walkers over the devices of one process, "
+            f"got {jax.process_count()} processes: give each of them a key of its own, and average"
+        )
+    return dataclasses.replace(options, vectorise=False)
+
+
+def in_words(scalars: dict[str, float]) -> str:
+    """`E = 20.178 ± 0.002 [variance 0.3, R-hat 1.001]`, for a line that shows how a run is doing."""
+    if "r_hat" in scalars:
+        quality = f"R-hat {scalars['r_hat']:.3f}"
+    else:
+        quality = f"acceptance {scalars['acceptance']:.2f}"
+    return f"E = {Estimate(scalars['energy'], scalars['error'])} [variance {scalars['variance']:.2g}, {quality}]"
 
 
 class _Record(eqx.Module):
-    """What is kept of a step: the parts of the local energy, the weights, the acceptance."""
+    """What is kept of a step: the parts of the local energy after it (or before), the weights, the acceptance."""
 
     psi: Wavefunction
     trap: HarmonicTrap
+    before: bool = eqx.field(static=True, default=False)
 
     def __call__(self, s: Walkers, w: Any, n: Walkers) -> tuple[Any, ...]:
+        n = dataclasses.replace(n, x=s.x) if self.before else n
         parts = in_blocks(self.psi, lambda x: tuple(energy_at(self.psi.local_at(x), self.trap, x)), n.x.T)
         return jnp.real(parts[0]), *parts[1:], n.log_weight, n.acceptance
 
 
-def _found(parts: list[Any], samples: np.ndarray, trap: HarmonicTrap, tails: bool, tol: float | None) -> Measurement:
-    kinetic, trapped, pairs, log_weight, accepted = (np.concatenate(p).T for p in zip(*parts, strict=True))
-    weights = np.exp(log_weight - log_weight.max()) if np.ptp(log_weight) > 0 else None
-    return judge(kinetic, trapped, pairs, samples, trap, tails, weights, float(accepted.mean()), tol)
+class _Kept(NamedTuple):
+    """What is remembered of the records: each by record and walker, some positions, and what was last told."""
+
+    records: tuple[Any, ...]
+    snapshots: Any
+    told: Any
+
+    @classmethod
+    def nothing(cls, shape: tuple[int, int]) -> "_Kept":
+        rows = (*(np.empty((1, shape[0])) for _ in range(4)), np.empty(1))
+        return cls(nothing(rows), nothing(np.empty((1, *shape))), np.zeros(4))
+
+    def with_run(self, run: Run) -> "_Kept":
+        # every second one of the old positions goes when there are too many
+        old = self.snapshots[:: 1 + (len(self.snapshots) >= MOST_SNAPSHOTS)]
+        return _Kept(more(self.records, run.record), more(old, np.asarray(run.state.x)[None]), self.told)
+
+    def judged(self, trap: HarmonicTrap, diverges: bool, tol: float | None, as_one: bool = False) -> Measurement:
+        """`as_one`: as independent energies, where there are few of every walker."""
+        records = [np.asarray(one).T for one in self.records]
+        kinetic, trapped, pairs, log_weight = (one.reshape(1, -1) if as_one else one for one in records[:4])
+        weights = np.exp(log_weight - log_weight.max()) if np.ptp(log_weight) > 0 else None
+        samples = np.moveaxis(np.asarray(self.snapshots), 0, 1)
+        seen = samples.reshape(1, -1, samples.shape[-1]) if as_one else samples
+        found = judge(kinetic, trapped, pairs, seen, trap, diverges, weights, float(records[4].mean()), tol)
+        whole = found.energies.reshape(len(samples), -1)
+        return dataclasses.replace(found, energies=whole, samples=samples) if as_one else found
 
 
-def judge(
-    kinetic: np.ndarray,
-    trapped: np.ndarray,
-    pairs: np.ndarray,
-    samples: np.ndarray,
-    trap: HarmonicTrap,
-    diverges: bool,
-    weights: np.ndarray | None = None,
-    acceptance: float = float("nan"),
-    tol: float | None = None,
-    known: bool = True,
-) -> Measurement:
-    """A `Measurement` of local energies of shape (walkers, records), with the status that they deserve.
-
-    `known`: whether psi is smooth but for its nodes and contacts. Its variance is then finite unless it `diverges`,
-    even if the tails look heavy: near a node `E_L ~ 1/d` has density `d^2`, an infinite fourth moment.
-    """
-    energies = kinetic + trapped + pairs
-    finite = bool(np.all(np.isfinite(energies)))
-    found = stats.analyse(energies if finite else np.nan_to_num(energies, posinf=1e150, neginf=-1e150), weights)
-    problems = [p for p in found.problems if not (p == Status.HEAVY_TAILS and known) and p != Status.CONSTANT]
-    if np.isfinite(acceptance) and not STUCK[0] <= acceptance <= STUCK[1] and acceptance != 1.0:
-        problems.insert(0, Status.STUCK)
-    details = {**found.mean.details, "acceptance": f"{acceptance:.3g}"}
-    rounding = 1e-12 * abs(found.value)
-    exact = next((row.value for row in known_energies(trap) if row.method == "exact"), None)
-    if exact is not None and found.value < exact - 4 * max(found.error, rounding):
-        problems.insert(0, Status.BELOW_EXACT)
-        details["errors"] = f"{(exact - found.value) / max(found.error, rounding):.1f}"
-        details["exact"] = f"{exact:.10g}"
-    if diverges:
-        problems.insert(0, Status.NO_CUSP)
-    if not finite:
-        problems.insert(0, Status.NOT_FINITE)
-    if tol is not None and found.error > tol:
-        problems.append(Status.TOO_ROUGH)
-        details["error"], details["tol"] = f"{found.error:.2g}", f"{tol:.2g}"
-        details["more"] = f"{(found.error / tol) ** 2:.1f}"
-    energy = Estimate(found.value, found.error, problems[0] if problems else Status.OK, details)
-    return Measurement(
-        energy=energy,
-        kinetic=_part(kinetic, weights, energy.status, diverges),
-        trap_energy=_part(trapped, weights, energy.status, False),
-        interaction_energy=_part(pairs, weights, energy.status, diverges),
-        virial_ratio=_virial(kinetic, trapped, pairs, weights),
-        variance=float(np.average((energies - found.value) ** 2, weights=weights)),
-        acceptance=acceptance,
-        analysis=found,
-        energies=energies,
-        samples=samples,
-        weights=weights,
-    )
-
-
-def _part(values: np.ndarray, weights: Any, status: Any, diverges: bool) -> Estimate:
-    """A part of the energy with its error; it shares the troubles of the chain, and of the contact if it feels it."""
-    if np.ptp(values) == 0:
-        return Estimate(float(values.flat[0]), 0.0)
-    mean = stats.mean(values, weights)
-    shared = status in (Status.STUCK, Status.NOT_FINITE, Status.CHAINS_DISAGREE, Status.TOO_SHORT)
-    bad = Status.NO_CUSP if diverges else status if shared else Status.OK
-    return Estimate(mean.value, mean.error, bad, mean.details)
-
-
-def _virial(kinetic: np.ndarray, trapped: np.ndarray, pairs: np.ndarray, weights: Any) -> Estimate:
-    """`2 T/(2 V_trap - V_pairs)`, its error by the delta method."""
-    below = np.average(2 * trapped - pairs, weights=weights)
-    ratio = 2 * np.average(kinetic, weights=weights) / below
-    rest = (2 * kinetic - ratio * (2 * trapped - pairs)) / below
-    return Estimate(float(ratio), 0.0 if np.ptp(rest) == 0 else stats.mean(rest, weights).error)
+def _scalars(kept: _Kept) -> dict[str, float]:
+    return dict(zip(("energy", "error", "variance", "r_hat"), map(float, kept.told), strict=True))

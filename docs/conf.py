@@ -16,7 +16,7 @@ author = "The thalweg authors"
 copyright = "The thalweg authors, Apache 2.0"
 version = release = thalweg.__version__
 
-extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands", "notebooks"]
+extensions = ["myst_nb", "mathml", "api", "gallery", "referee", "benchmarks", "commands", "notebooks", "streams"]
 exclude_patterns = ["_ext"]
 toc_object_entries_show_parents = "hide"
 python_display_short_literal_types = True
@@ -41,7 +41,7 @@ nb_execution_cache_path = str(ROOT / "build" / "examples" / _sources.hexdigest()
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_merge_streams = True
 # The kernel sees nobody's own settings, and the command of the environment that builds the site.
 _profile = ROOT / "build" / "ipython" / "profile_default"

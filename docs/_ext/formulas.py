@@ -22,21 +22,22 @@ UPRIGHT = _words("Var Cov cov tr diag offdiag Normal Uniform Comp Op TC mean sd 
 BIG = {"sum": r"\sum", "int": r"\int", "prod": r"\prod"}
 SIGNS = {
     "grad": r"\nabla ", "div": r"\nabla\cdot ", "lap": r"\Delta ", "eps": r"\epsilon", "lam": r"\lambda ",
-    "inf": r"\infty", "<=": r" \le ", ">=": r" \ge ", "->": r" \to ", "<-": r" \leftarrow ", "+-": r"\pm ",
+    "th": r"\theta ", "inf": r"\infty",
+    "<=": r" \le ", ">=": r" \ge ", "->": r" \to ", "<-": r" \leftarrow ", "+-": r"\pm ",
     "!=": r" \ne ", "..": r"\ldots ", "...": r"\ldots ", "*": r" \cdot ", "~": r" \sim ", "#": r"_{\#}",
     "=": " = ", "<": " < ", ">": " > ", ".": r"\cdot ",
 }  # fmt: skip
-TOKENS = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?|[A-Za-z]+|<=|>=|->|<-|\+-|!=|\.\.+|\s+|.")
+TOKENS = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?|\.\d+|[A-Za-z]+|<=|>=|->|<-|\+-|!=|\.\.+|\s+|.")
 # What only code has: quotes, dotted calls, keywords without spaces, names with long parts that are called.
 CODE = re.compile(
     r"""["\\@%]|==|\*\*|:\s*\d|\w\.[a-z_]{2,}|^\.|[a-z]{2,}=\S|[(,]\s*\w+=\S|\w=\.\.\.|--|\[:|\b(?!lambda_max)[a-z]{2,}_[a-z]{2,}\("""
-    r"""|\bNone\b|\bTrue\b|\bFalse\b|\.\.\.,|^[a-z]+(_[a-z]+)+$|[A-Z]{2,}_[A-Z]|[-+=]=|=$|\)\s*->|\[[a-z]{3,}\]"""
+    r"""|\bNone\b|\bTrue\b|\bFalse\b|\.\.\.,|^[a-z]{2,}(?:_[a-z]+)+$|^[a-z]_[a-z]{3,}$|[A-Z]{2,}_[A-Z]|[-+=]=|=$|\)\s*->|\[[a-z]{3,}\]"""
     r"""|\blog_[a-z]{3,}|log1p|-hat\b|'s """
 )
 # A formula has at least one of these: a power, an index, a spaced sign, a mean, a bar, or a function at work.
 MATHS = re.compile(
     r"\^|\b\w{1,2}_\w|\s(?:[=~<>+/*-]|<=|>=|->|<-|\+-)\s|<[^<>]+>|\|.+\||'\s|^[A-Za-z]\d?'?~?$|"
-    r"\b(?:log|ln|exp|sqrt|det|tr|sum|int|grad)\b|^-?\w+/\w+$|\)/\w|^[A-Z] [A-Z]$|\w'$|"
+    r"\b(?:log|ln|exp|sqrt|det|tr|sum|int|grad)\b|^-?\w+/\w+$|\)/\w|^-?[A-Za-z](?: [A-Za-z])+$|^d \w+/d\w$|\w'$|"
     r"^[A-Za-z][(\[]\w(?: ?[|,] ?\w)*[)\]]$"
 )
 
@@ -105,7 +106,7 @@ class _Reader:
             return f"{opening}{inside}{closing}{self.scripts()}"
         if token.isalpha():
             return self.word(token)
-        if token[0].isdigit():
+        if token.strip(".")[:1].isdigit():
             self.symbols += 1
             mantissa, mark, power = token.partition("e")
             number = rf"{mantissa} \cdot 10^{{{int(power)}}}" if mark else token

@@ -5,6 +5,7 @@ from typing import Any
 from docutils import nodes
 from latex2mathml.converter import convert
 
+LONG = 45  # letters of LaTeX; some 30 on the page
 _BAR = '<mo stretchy="false">&#x0007C;</mo>'
 _CLOSE_BAR = '<mo stretchy="false" lspace="0.08em" rspace="0.08em">&#x0007C;</mo>'
 
@@ -23,7 +24,9 @@ def to_mathml(latex: str, display: str = "inline") -> str:
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
-    writer.body.append(f'<span class="math">{to_mathml(node.astext())}</span>')
+    # Browsers do not break a formula: on a phone a long one scrolls by itself.
+    kind = "math long" if len(node.astext()) > LONG else "math"
+    writer.body.append(f'<span class="{kind}">{to_mathml(node.astext())}</span>')
     raise nodes.SkipNode
 
 

@@ -15,7 +15,7 @@ from thalweg.energy.ground_states._checks import check_count, one_key, real_numb
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, move, move_noise
 from thalweg.energy.ground_states._reconfiguration import stochastic_reconfiguration
-from thalweg.energy.ground_states._trap import HarmonicTrap
+from thalweg.energy.ground_states._trap import HarmonicTrap, check_trap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 MOST_WALKERS, MOST_MOVES = 2**22, 2**16
@@ -254,11 +254,6 @@ def _optimizer(optimizer: Any) -> Any:
     import optax
 
     return optax.sgd(float(check_number(optimizer, "optimizer", above=0)))
-
-
-def check_trap(trap: Any, name: str = "trap") -> None:
-    if not isinstance(trap, HarmonicTrap):
-        raise TypeError(f"{name} must be a tw.energy.HarmonicTrap, got {shown(trap)}")
 
 
 def check_wavefunction(state: Any, trap: HarmonicTrap, name: str = "state") -> None:

@@ -10,7 +10,7 @@ export PYTHON
 WORKERS ?= 2
 RUN = .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help environment report test lint types test-only test-slow test-newest test-torch wheel-test gpu-smoke bench clean
+.PHONY: help environment report test lint types test-only test-slow test-newest test-torch wheel-test docs gpu-smoke bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,7 +38,8 @@ test-slow: environment ## the long statistical suites
 
 test-torch: environment ## the door for PyTorch; installs torch into .venv
 	@.ci/torch
-	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py src/thalweg/knowledge/torch
+	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py tests/knowledge/test_torch_loops.py \
+		tests/knowledge/test_transformers.py src/thalweg/knowledge/torch
 
 test-newest: ## the tests on the newest Python at hand (3.13 or later)
 	@.ci/test-newest
@@ -46,12 +47,15 @@ test-newest: ## the tests on the newest Python at hand (3.13 or later)
 wheel-test: environment ## build the wheel, try it in an empty environment outside the repository
 	@.ci/wheel-test
 
+docs: environment ## the site, into build/docs; with what a report measured, if `make report` has written one
+	@.ci/docs "$(OUT)"
+
 gpu-smoke: environment ## the core on an accelerator, where there is one
 	@$(RUN) .ci/gpu_smoke.py
 
-bench: environment ## benchmarks, side by side with peers
-	@for file in benchmarks/[!_]*.py; do [ ! -e "$$file" ] || $(RUN) "$$file" || exit 1; done
+bench: environment ## benchmarks, side by side with peers; BENCH=ensemble runs one
+	@$(RUN) benchmarks/_record.py $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[!_]*.py))
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv .cache build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache build docs/studies docs/_figures docs/_gallery dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -636,12 +636,22 @@ def densities() -> dict[str, Asked]:
         "transfer_operator": Asked(
             flow.transfer_operator,
             {"process": walk, "space": grid},
-            {"process": [*no_atoms, *PROCESS, Bad(tw.Process(lambda x, w: x / 0.0), "step")], "space": spaces},
+            {
+                "process": [*no_atoms, *PROCESS, Bad(tw.Process(lambda x, w: x / 0.0), "step")],
+                "space": spaces,
+                "progress": [None, 1, "yes"],
+            },
         ),
         "monte_carlo": Asked(
             flow.monte_carlo,
             {"process": walk, "members": 10, "key": 0},
-            {"process": PROCESS, "members": [*whole(2), None], "key": KEY + NO_KEY, "space": spaces[1:]},
+            {
+                "process": PROCESS,
+                "members": [*whole(2), None],
+                "key": KEY + NO_KEY,
+                "space": spaces[1:],
+                "options": [3, "fast", {}, Bad(tw.Options(checkpoint="folder"), "checkpoint")],
+            },
         ),
         "fokker_planck": Asked(
             flow.fokker_planck,
@@ -654,6 +664,7 @@ def densities() -> dict[str, Asked]:
                 "grid": spaces,
                 "convention": [*CHOICE, None],
                 "order": [*NOT_WHOLE, 0, 2, None],
+                "progress": [None, 1, "yes"],
             },
         ),
         "symmetrise": Asked(

@@ -108,7 +108,7 @@ def test_debug_shows_the_traceback(by, tmp_path, monkeypatch):
 
 def test_a_report_with_a_failing_study_leaves_with_status_one(call, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "thalweg.report.make_report", lambda size, out, workers: (out / "index.html", {"toy": "it fell over"})
+        "thalweg.report.make_report", lambda size, out, **how: (out / "index.html", {"toy": "it fell over"})
     )
     status, out, err = call("report", "--out", str(tmp_path))
     assert status == 1

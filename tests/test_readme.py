@@ -28,16 +28,6 @@ def test_the_commands_run(line, capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.strip()
 
 
-def test_the_page_on_long_runs_runs(tmp_path):
-    """Its examples are one program; the part for several processes needs no second one to be tried."""
-    text = (README.parent / "docs" / "running.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    code = "\n".join(block for block in blocks if "tw.connect()" not in block)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run").is_dir() and (tmp_path / "sweep" / "0.nc").is_file()
-
-
 def test_the_files_it_points_to_exist():
     text = README.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -110,6 +110,24 @@ def test_the_claims_of_an_earlier_run_do_not_pass_for_a_failed_one(tmp_path):
     assert not (tmp_path / "toy" / "claims.json").exists()
 
 
+def test_a_stopped_report_goes_on_with_what_is_missing(tmp_path, capfd, monkeypatch):
+    """A study that is done is left alone; one of another size, or that failed, is run again. A log gets its lines."""
+    broken = tmp_path / "broken.py"
+    broken.write_text(TOY.read_text().replace("fail: bool = False", "fail: bool = True"))
+    studies = [find(str(TOY)), find(str(broken))]
+    make_report("quick", tmp_path / "out", studies)
+    written = tmp_path / "out" / "toy" / "claims.json"
+    before = written.stat().st_mtime_ns
+    broken.write_text(TOY.read_text())
+    monkeypatch.setattr("thalweg._progress.QUIET", 0.0)
+    page, failed = make_report("quick", tmp_path / "out", studies, resume=True, progress=True)
+    assert failed == {} and written.stat().st_mtime_ns == before
+    assert page.read_text().count("the spread is sqrt(n)") >= 2
+    assert "studies 1 of 1 (100%)" in capfd.readouterr().err
+    make_report("full", tmp_path / "out", studies[:1], resume=True)
+    assert written.stat().st_mtime_ns > before and capfd.readouterr().err == ""
+
+
 def test_interrupting_still_leaves_a_page(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -128,7 +146,7 @@ def test_refusals(tmp_path, as_installed):
         make_report("quick", tmp_path / "file")
 
 
-def test_nothing_is_printed_without_a_terminal(tmp_path, capfd):
+def test_nothing_is_printed_unasked(tmp_path, capfd):
     make_report("quick", tmp_path, [find(str(TOY))])
     assert capfd.readouterr() == ("", "")
 

@@ -257,6 +257,26 @@ def test_ensembles_spread_over_devices_to_the_same_bits():
     assert _run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=4") == ["4", "True"]
 
 
+def test_sweeps_and_splitting_spread_over_devices_to_the_same_bits():
+    code = (
+        "import threading, jax, numpy as np, thalweg as tw\n"
+        "walk = tw.Process(lambda x, w: x + 2.0 * w - 1.0, tw.noise.Choice(2))\n"
+        "ask = lambda shard: tw.flow.splitting(walk, 0.0, lambda x: x, 5.0, 12, key=0, paths=40, kill=4, repeats=7,\n"
+        "                                      options=tw.Options(shard=shard))\n"
+        "one, many = ask(False), ask(True)\n"
+        "print(np.array_equal(one.details['repeats'], many.details['repeats']) and one.error == many.error)\n"
+        "here = []\n"
+        "def f(rate):\n"
+        "    run = tw.simulate(tw.systems.pit(rate), 1.0, 20, key=0)\n"
+        "    here.append(str(next(iter(run.state.devices()))))\n"
+        "    return run.state\n"
+        "rates = [0.01, 0.02, 0.03, 0.04, 0.05]\n"
+        "tables = [tw.sweep(f, rate=rates, options=tw.Options(shard=shard)) for shard in (False, True)]\n"
+        "print(len(set(here[5:])), tables[0].equals(tables[1]))"
+    )
+    assert _run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=3") == ["True", "3", "True"]
+
+
 def _run_python(code, **environment):
     """The words that a fresh interpreter prints."""
     source = str(pathlib.Path(tw.__file__).parents[1])

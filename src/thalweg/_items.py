@@ -1,7 +1,9 @@
-"""A long job of many like pieces (repeats, seeds, settings): progress, checkpoints, several processes."""
+"""A long job of many like pieces (repeats, seeds, settings): progress, checkpoints, several devices and processes."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,7 +33,8 @@ def each_of(
     """`[one(0), ..., one(count - 1)]`, each a dict of arrays; fewer where the job was stopped, with a status.
 
     - `what`: the pieces in the plural, for the progress line.
-    - `options`: `progress`; `checkpoint`, a folder; `shard`, over the processes of `tw.connect`.
+    - `options`: `progress`; `checkpoint`, a folder; `shard`, over all devices of this process (a thread each, so that
+      `one` must bear being called from several) and over the processes of `tw.connect`.
     - `identity`: what the job is, for its checkpoints: a job that differs does not go on from them.
     - `resume`: go on from the newest checkpoint in the folder.
     - `estimate`: what the answers so far amount to, for the progress line.
@@ -58,10 +61,12 @@ def each_of(
                 folder.refuse_old()
         tell = stack.enter_context(progress(options.progress, len(mine), what, begun=len(answers)))
         stop = stack.enter_context(stopping(term=folder is not None))
+        devices = jax.local_devices() if options.shard else [None]
+        at_once = stack.enter_context(_on(devices))
         status, kept = Status.OK, len(answers)
         try:
-            for number in mine[len(answers) :]:
-                answers.append({name: np.asarray(value) for name, value in one(number).items()})
+            for batch in _batches(mine[len(answers) :], len(devices)):
+                answers += at_once(one, batch)
                 tell(len(answers), estimate(answers))
                 if folder is not None and folder.due():
                     folder.keep_items(answers)
@@ -76,6 +81,25 @@ def each_of(
     if spread:
         return exchange_items(dict(zip(mine, answers, strict=False)), count, options.checkpoint), status
     return answers, status
+
+
+def _batches(numbers: range, size: int) -> Iterator[range]:
+    return (numbers[first : first + size] for first in range(0, len(numbers), size))
+
+
+@contextlib.contextmanager
+def _on(devices: list[Any]) -> Iterator[Callable[[Callable[[int], Answer], range], list[Answer]]]:
+    """`at_once(one, numbers)`: as many pieces as there are devices, one on each."""
+
+    def piece(one: Callable[[int], Answer], number: int, device: Any = None) -> Answer:
+        with jax.default_device(device) if device is not None else contextlib.nullcontext():
+            return {name: np.asarray(value) for name, value in one(number).items()}
+
+    if len(devices) == 1:
+        yield lambda one, numbers: [piece(one, number) for number in numbers]
+        return
+    with ThreadPoolExecutor(len(devices)) as pool:
+        yield lambda one, numbers: list(pool.map(partial(piece, one), numbers, devices))
 
 
 def check_resume(options: Any, resume: Any) -> None:

@@ -1,29 +1,45 @@
 """A progress line on stderr, only where it is asked for: how far, how fast, how long still, and the estimate so far."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 QUIET = 60.0  # seconds between two lines where no terminal shows them
+Tell = Callable[..., None]  # tell(done, estimate="")
+
+
+def silent(done: int, estimate: Any = "") -> None:
+    """What is told where no progress is wanted."""
 
 
 @contextlib.contextmanager
-def progress(wanted: bool, total: int | None, what: str = "steps", begun: int = 0) -> Iterator[Callable[..., None]]:
+def progress(wanted: bool, total: int | None, what: str = "steps", begun: int = 0) -> Iterator[Tell]:
     """Gives a function `tell(done, estimate="")` to call with the amount done so far.
+
+    An estimate that costs something to make may be a function without arguments.
 
     A terminal shows one line that is written over a few times a second; elsewhere a line is printed every
     minute. `begun` is what an earlier run had done: it does not count for the rate.
     """
     if not wanted:
-        yield lambda done, estimate="": None
+        yield silent
         return
     line = _Line(total, what, begun)
     try:
         yield line.tell
     finally:
         line.close()
+
+
+@contextlib.contextmanager
+def steps_on(wanted: bool, shape: tuple[int, ...], steps: float, of: str = "cells") -> Iterator[Tell]:
+    """Progress of a question to so many cells or states; `steps` is infinite where an answer has to settle."""
+    size = " x ".join(str(n) for n in shape)
+    with progress(wanted, None if math.isinf(steps) else int(steps), f"{size} {of}: steps") as tell:
+        yield tell
 
 
 class _Line:
@@ -38,7 +54,8 @@ class _Line:
 
     def tell(self, done: int, estimate: Any = "") -> None:
         now = time.monotonic()
-        self.last = _sentence(done, self.total, self.what, done - self.begun, now - self.start, str(estimate))
+        so_far = str(estimate() if callable(estimate) else estimate)
+        self.last = _sentence(done, self.total, self.what, done - self.begun, now - self.start, so_far)
         if now - self.shown >= (0.2 if self.terminal else QUIET) or done == self.total:
             self.shown = now
             self._show()

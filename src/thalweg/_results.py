@@ -72,7 +72,7 @@ _SENTENCES = {
     Status.HEAVY_TAILS: "the tails are so heavy that the variance seems infinite: the error bar means nothing",
     Status.NO_RESPONSE: "the perturbation does not reach what is read: the response is exactly zero",
     Status.NOT_CONVERGED: "no convergence within {iterations} iterations: allow more, or relax the tolerance",
-    Status.LEAKS: "probability {mass} leaves the grid a step: make the grid larger",
+    Status.LEAKS: "{mass} leaves the grid: make the grid larger",
     Status.UNDEFINED: "undefined: {why}",
     Status.CHAINS_DISAGREE: "the chains disagree (R-hat {r_hat}): run longer, or start them elsewhere",
     Status.ERRORS_DISAGREE: "blocking and autocorrelation time disagree on the error ({why}): the larger is given",

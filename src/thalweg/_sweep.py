@@ -24,8 +24,8 @@ def sweep(
 
     - `f`: takes the settings by name; gives a number, an array, an `Estimate`, or a dict of these.
     - `values`: for each setting, the values to try.
-    - `options`: `Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on), `shard` (over the
-      processes of `tw.connect`).
+    - `options`: `Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on), `shard` (over all
+      devices, a thread each, so that `f` must bear being called from several; and over the processes of `tw.connect`).
 
     **Returns** an `xarray.Dataset` with a dimension for each setting. The variable is called `value`, or as
     in the dict; an `Estimate` adds `error` and `status` (`name_error`, `name_status` in a dict).

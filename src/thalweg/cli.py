@@ -96,7 +96,14 @@ def run(
 
 
 @app.command
-def report(*, size: Size = "quick", out: Path = Path("report"), workers: int | None = None) -> int:
+def report(
+    *,
+    size: Size = "quick",
+    out: Path = Path("report"),
+    workers: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> int:
     """Run every study and write one page to read: OUT/index.html.
 
     Parameters
@@ -107,12 +114,18 @@ def report(*, size: Size = "quick", out: Path = Path("report"), workers: int | N
         The folder for the page and for each study's claims, figures and data.
     workers
         How many studies run side by side; by default one a core, at most four.
+    resume
+        Go on with a report that was stopped: studies that OUT holds, finished, are not run again.
+    progress
+        Show a bar, or a line a minute where there is no terminal.
     """
     from thalweg.report import make_report
 
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be a whole number >= 1, got {workers}")
-    page, failed = make_report(size, out, workers=workers or min(4, os.cpu_count() or 1))
+    page, failed = make_report(
+        size, out, workers=workers or min(4, os.cpu_count() or 1), resume=resume, progress=progress
+    )
     print(f"the report is {page}")
     for name, sentence in failed.items():
         _complain(f"study {name} did not finish: {sentence}")

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 import thalweg as tw
 from energy import machines
 from thalweg import Status
-from thalweg.energy.boltzmann import _enumeration
+from thalweg.energy.boltzmann import _annealing, _enumeration, _peaks
 from thalweg.energy.boltzmann._test_samples import exact_draws
 
 KINDS = machines.every_kind()
@@ -176,11 +176,54 @@ def _mixture(dimension):
     return log_density
 
 
-@pytest.mark.parametrize("dimension", [2, 5])
-def test_log_densities_of_a_users_own(dimension):
-    base = tw.energy.NormalBase(np.zeros(dimension), 2.0)
-    got = tw.energy.log_partition(_mixture(dimension), "ais", base=base, steps=400)
+def test_log_densities_of_a_users_own():
+    base = tw.energy.NormalBase(np.zeros(3), 2.0)
+    got = tw.energy.log_partition(_mixture(3), "ais", base=base, steps=200)
     assert got.ok and got.error < 0.1 and abs(float(got) - 2) < 4 * got.error
+
+
+def test_a_narrow_mode_beside_a_wide_one():
+    """In twenty dimensions chains from one wide base hardly end in the narrow mode; those from the peaks do."""
+    base, density = tw.energy.NormalBase(np.zeros(20), 2.0), _mixture(20)
+    found = [tw.energy.log_partition(density, "ais", base=base, steps=100, key=seed) for seed in range(5)]
+    assert all(one.ok and one.details["base"] == "peaks found by climbing" for one in found)
+    z = np.array([(float(one) - 2) / one.error for one in found])
+    assert np.abs(z).max() < 4 and 0.4 < np.sqrt(np.mean(z**2)) < 1.7
+    alone = [one.details["runs"]["given base"] for one in found]
+    assert np.mean([(run["value"] - 2) / run["error"] for run in alone]) < -1.5
+
+
+def test_peaks_are_found_once_each():
+    means = np.array([[0.0, 0.0], [3.0, 3.0], [-3.0, 3.0]])
+    density = tw.systems.gaussian_mixture(means, [0.2, 0.5, 0.3], scale=0.4).log_density
+    found = _peaks.find(density, tw.energy.NormalBase(np.zeros(2), 2.0), [], jax.random.key(0))
+    share = np.exp(found.log_share)
+    assert np.sum(share > 0) == 3  # and one more place, that nobody takes
+    order = np.argsort(share)[-3:]
+    np.testing.assert_allclose(share[order], [0.2, 0.3, 0.5], atol=1e-3)
+    np.testing.assert_allclose(found.peaks[order], means[[0, 2, 1]], atol=1e-3)
+    np.testing.assert_allclose(found.widths[order], 0.4, rtol=1e-3)
+    drawn = found.draw(jax.random.key(1), 40_000)
+    weights = np.exp(jax.vmap(density)(drawn) - jax.vmap(found.log_density)(drawn))
+    assert abs(weights.mean() - 1) < 4 * weights.std() / 200 < 0.05  # it draws what it says
+    assert _peaks.find(lambda x: -jnp.sum(jnp.abs(x)), found.wide, [], jax.random.key(0)) is None  # a kink is no peak
+
+
+def test_a_density_with_an_edge():
+    """Chains that start outside weigh nothing: half of a Gaussian has half of its Z."""
+    half = lambda x: jnp.where(x[0] > 0, -jnp.sum(x**2) / 2, -jnp.inf)  # noqa: E731
+    found = tw.energy.log_partition(half, "ais", base=tw.energy.NormalBase(np.zeros(2), 2.0), steps=100)
+    assert found.ok and found.error < 0.2 and abs(float(found) - np.log(np.pi)) < 4 * found.error
+
+
+def test_data_show_a_mode_of_a_density_that_chains_miss():
+    base = tw.energy.NormalBase(np.zeros(2), 0.5)
+    far = tw.systems.gaussian_mixture([[0.0, 0.0], [30.0, 30.0]], [0.2, 0.8], scale=0.5)
+    seen = tw.energy.log_partition(far.log_density, "ais", base=base, steps=100, data=far.draw(100, 0))
+    assert seen.ok and abs(float(seen)) < 4 * seen.error < 0.1
+    runs = seen.details["runs"]
+    assert runs["given base"]["value"] == pytest.approx(np.log(0.2), abs=0.1)
+    assert runs["reverse from the data"]["value"] == pytest.approx(0, abs=0.1)
 
 
 def _ising(x):
@@ -195,6 +238,25 @@ def test_the_ising_model_on_four_by_four():
     assert exact == pytest.approx(np.log(np.exp(energy).sum()), abs=1e-11)
     annealed = tw.energy.log_partition(_ising, "ais", base=base, steps=200)
     assert annealed.ok and annealed.error < 0.05 and abs(float(annealed) - exact) < 4 * annealed.error
+
+
+def test_a_state_that_only_flips_find():
+    """One lone state of sixteen spins holds nearly all the weight: chains miss it, climbing flips do not."""
+    lone = lambda x: jnp.where(jnp.all(x == 1), 40.0, 0.05 * jnp.sum(x))  # noqa: E731
+    found = tw.energy.log_partition(lone, "ais", base=tw.energy.UniformBase(16), chains=50, steps=50)
+    assert float(found) < 20 and found.status == Status.PATHS_DISAGREE and "states found by climbing" in found.message
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_the_error_of_a_log_of_a_mean_of_few_skewed_weights(n):
+    """Log-normal weights: two errors cover as often as they should, where the plain error is too small."""
+    logs = np.random.default_rng(0).normal(-0.5 * 0.8**2, 0.8, (1500, n))
+    found = [_annealing.weigh(row) for row in logs]
+    z = np.array([one.log_mean / one.error for one in found if not one.few])
+    assert len(z) > 1000 and 0.92 < np.mean(np.abs(z) < 2) < 0.98 and 0.9 < np.sqrt(np.mean(z**2)) < 1.1
+    weights = np.exp(logs)
+    plain = np.log(weights.mean(axis=1)) / (weights.std(axis=1, ddof=1) / weights.mean(axis=1) / np.sqrt(n))
+    assert np.sqrt(np.mean(plain**2)) > np.sqrt(np.mean(z**2)) + 0.03
 
 
 def test_the_pseudo_likelihood_is_that_of_the_conditionals():

@@ -87,17 +87,24 @@ def test_tempered_copies_keep_each_their_own_law():
         _counts_agree(np.bincount(numbers[:, copy], minlength=16), law)
 
 
-def test_temperatures_are_found():
-    model = machines.two_modes()
+def _steep():
+    """Two modes that part so suddenly on the way from independent units that equal steps in beta jump over it."""
+    return machines.two_modes(3.0, 24)
 
-    def make(betas):
-        return tw.energy.sampler(model, "tempering", betas=betas)
 
-    betas = processes.tempering_betas(make, lambda count: np.zeros((count, 10)), rate=0.25, key=0)
+def test_temperatures_are_found_where_a_fixed_ladder_fails():
+    model = _steep()
+    fixed = tw.energy.sampler(model, "tempering", betas=np.linspace(0, 1, 11))
+    assert processes.swap_rates(fixed, fixed.init(np.zeros(24)), 1000, 1).min() < 0.1
+    found = tw.energy.sampler(model, "tempering")
+    betas = np.asarray(found.step.betas)
     assert betas[0] == 0 and betas[-1] == 1 and np.all(np.diff(betas) > 0)
-    assert processes.swap_rates(make(betas), np.zeros((len(betas), 10)), 500, 0).min() >= 0.25
+    rates = processes.swap_rates(found, found.init(np.zeros(24)), 2000, 1)
+    assert rates.min() > 0.15 and np.ptp(rates) < 0.35
     with pytest.raises(ValueError, match="allow more than most=4"):
-        processes.tempering_betas(make, lambda count: np.zeros((count, 10)), rate=0.9, most=4)
+        processes.tempering_betas(
+            lambda b: tw.energy.sampler(model, "tempering", betas=b), lambda n: np.zeros((n, 24)), rate=0.9, most=4
+        )
 
 
 def test_metropolis_of_real_numbers():
@@ -109,8 +116,8 @@ def test_metropolis_of_real_numbers():
 @pytest.mark.parametrize("name", ["gibbs", "metropolis", "tempering"])
 def test_samplers_obey_the_laws_of_processes(name):
     model = machines.worked_binary()
-    state = np.zeros((11, 4)) if name == "tempering" else np.zeros(4)
     process = tw.energy.sampler(model, name)
+    state = process.init(np.zeros(4))
     for law in ("same_key_same_numbers", "chunks_equal_the_whole", "a_member_equals_its_own_run"):
         testing.LAWS[law](process, state, 5)
 

@@ -105,6 +105,24 @@ def test_the_mean_step_from_equilibrium_is_the_gradient(method):
     assert np.abs(z).max() < 4.5
 
 
+def test_temperatures_move_until_all_neighbours_swap_alike():
+    model = machines.two_modes(3.0, 16)
+    data = np.repeat([[0.0], [1.0]], 16, axis=1)
+    process = tw.energy.training(model, data, "tempering", optimizer=0.0, chains=50)
+    start = process.init(0)
+    np.testing.assert_allclose(start.betas, np.linspace(0, 1, 10))
+    betas = tw.simulate(process, start, 400, key=0).state.betas
+    assert betas[0] == 0 and betas[-1] == 1 and np.all(np.diff(betas) > 0)
+    spread = [_swap_rates(model, data, b) for b in (start.betas, betas)]
+    assert np.ptp(spread[1]) < np.ptp(spread[0]) / 2 and spread[1].min() > spread[0].min() + 0.05
+
+
+def _swap_rates(model, data, betas):
+    process = tw.energy.sampler(model, "tempering", betas=betas, data=data)
+    start = np.repeat(np.arange(10)[:, None] % 2, 16, axis=1)
+    return tw.processes.swap_rates(process, start, 3000, 0)
+
+
 def test_weights_fork_without_a_datum():
     """A datum of weight 0 leaves no trace: the run equals one in which its place holds anything else."""
     weights = np.array([1, 1, 0, 1, 1, 1.0])

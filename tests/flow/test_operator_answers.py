@@ -294,3 +294,41 @@ def test_a_walk_that_wins():
     assert abs(np.mean(np.asarray(first) == 4) - share) < 4 * np.sqrt(share * (1 - share) / 4000)
     with pytest.raises(ValueError, match="avoiding and target must not overlap"):
         walk.conditioned(lambda s: s == 6, avoiding=lambda s: s > 2)
+
+
+def test_a_long_question_shows_where_it_is_and_changes_nothing(capsys, monkeypatch):
+    """Operators, diffusions and lists of states: a line a grid on a terminal, nothing without asking."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    walk = tw.Process(lambda x, w: 0.9 * x + 0.1 * (2 * w - 1), tw.noise.Choice(2))
+    grid = tw.flow.Grid(-1.0, 1.0, 64)
+    coin = tw.Process(lambda x, w: jnp.clip(x + 2 * w - 1, 0, 6), tw.noise.Choice(2))
+    states = tw.flow.States(np.arange(7))
+
+    def ask(progress):
+        P = tw.flow.transfer_operator(walk, grid, progress=progress)
+        F = tw.flow.fokker_planck((lambda x: -x, lambda x: 0.1), grid, progress=progress)
+        S = tw.flow.transfer_operator(coin, states, progress=progress)
+        even = np.full(64, 0.5)
+        return [
+            P.push(even, 40).value,
+            P.stationary_density().value,
+            P.escape_probability(0.0, lambda x: x >= 0.6, 300).value,
+            P.mean_first_passage_time(0.0, lambda x: x >= 0.6).value,
+            F.push(even, 3).value,
+            S.push(np.eye(7)[3], 5).value,
+            S.mean_first_passage_time(3, lambda s: s >= 6).value,
+        ]
+
+    quiet = ask(False)
+    assert capsys.readouterr().err == ""
+    loud = ask(True)
+    told = capsys.readouterr().err
+    for line in (
+        "64 cells: steps 40 of 40 (100%)",
+        "32 cells: steps 40",
+        "moved",
+        "64 cells: lengths of time step",
+        "7 states: steps 5 of 5",
+    ):
+        assert line in told
+    assert all(np.array_equal(a, b) for a, b in zip(quiet, loud, strict=True))

@@ -1,6 +1,7 @@
 """Processes on finitely many states: the transfer operator is a table, and answers are exact."""
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import scipy.sparse
 from thalweg._edge import check_steps, is_whole
 from thalweg._loop import apply_step
 from thalweg._process import Process
+from thalweg._progress import Tell, steps_on
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Predicate
 from thalweg.flow._conditioned import conditioned_chain
@@ -78,14 +80,17 @@ class StatesOperator:
     - `space`: the states. - `matrix`: row-stochastic, sparse, (n, n).
     """
 
-    def __init__(self, table: StatesLevel):
-        self.space, self.matrix, self._table = table.space, table.matrix, table
+    def __init__(self, table: StatesLevel, progress: bool = False):
+        self.space, self.matrix, self._table, self.progress = table.space, table.matrix, table, progress
 
     def push(self, density: Any, steps: int) -> Estimate:
         """The probabilities of the states after `steps` steps."""
         mass, backward = self.space.check_density(getattr(density, "value", density)), self.matrix.T.tocsr()
-        for _ in range(check_steps(steps)):
-            mass = backward @ mass
+        steps = check_steps(steps)
+        with self._telling(steps) as tell:
+            for step in range(steps):
+                mass = backward @ mass
+                tell(step + 1)
         return self._exact(mass)
 
     def stationary_density(self) -> Estimate:
@@ -105,7 +110,9 @@ class StatesOperator:
     def escape_probability(self, start: Any, target: Predicate, steps: int) -> Estimate:
         """The probability to be in the target at one of the steps 1, ..., `steps`."""
         killed, begin = self._killed(start, target)
-        found = passage(killed, check_steps(steps), reached_from(killed.stay, begin))
+        steps = check_steps(steps)
+        with self._telling(steps) as tell:
+            found = passage(killed, steps, reached_from(killed.stay, begin), tell)
         return self._exact(float(begin @ found.arrived))
 
     def mean_first_passage_time(self, start: Any, target: Predicate) -> Estimate:
@@ -115,7 +122,8 @@ class StatesOperator:
         if not np.all(can_hit(killed)[reached]):
             why = "the target is not reached from everywhere that the start leads to, so the mean is infinite"
             return Estimate(math.inf, math.inf, Status.UNDEFINED, {"why": why})
-        found = passage(killed, math.inf, reached)
+        with self._telling() as tell:
+            found = passage(killed, math.inf, reached, tell)
         if not found.settled:
             return Estimate(
                 float(begin @ found.time), math.inf, Status.NOT_CONVERGED, {"iterations": "the allowed number of"}
@@ -128,7 +136,8 @@ class StatesOperator:
         reached = reached_from(killed.stay, begin)
         if not np.any(killed.hit[reached]):
             return self._exact(0.0)
-        rate = passage(killed, math.inf, reached).rate
+        with self._telling() as tell:
+            rate = passage(killed, math.inf, reached, tell).rate
         if np.isfinite(rate):
             return self._exact(rate)
         mass, settled = limit(killed.stay.T.tocsr(), begin)  # a cycle, whose rate never settles
@@ -206,6 +215,9 @@ class StatesOperator:
     def _split(self, met: np.ndarray) -> Killed:
         keep = scipy.sparse.diags((~met).astype(float))
         return Killed((self.matrix @ keep).tocsr(), self.matrix @ met.astype(float), np.zeros(self.space.size))
+
+    def _telling(self, steps: float = math.inf) -> AbstractContextManager[Tell]:
+        return steps_on(self.progress, self.space.shape, steps, "states")
 
     def _exact(self, value: Any) -> Estimate:
         return Estimate(value, ROUNDING * np.abs(value), Status.OK, {"space": self.space})

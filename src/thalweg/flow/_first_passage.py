@@ -11,9 +11,12 @@ and any number of further steps costs nothing.
 """
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from thalweg._progress import Tell, silent
 
 SAME = 1e-11  # relative spread of the rate at which the arrival counts as geometric
 MOST_WORK = 6e9  # multiplications spent on steps before a slow chain is solved at once, or given up
@@ -52,10 +55,10 @@ class Passage(NamedTuple):
     settled: bool
 
 
-def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> Passage:
+def passage(killed: Killed, steps: float, reached: np.ndarray | None = None, tell: Tell = silent) -> Passage:
     """First passage within `steps` steps (possibly `math.inf`).
 
-    `reached` masks the states that matter; only over them must the rate agree.
+    `reached` masks the states that matter; only over them must the rate agree. `tell` is told of the steps made.
     """
     stay, hit, leak = killed
     n = len(hit)
@@ -65,7 +68,7 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
     if not np.any(hit[reached]):  # never
         return Passage(np.zeros(n), np.full(n, float(steps)), _visits(stay, leak, steps), 0.0, True)
     if np.mean(reached) < 0.8:  # most of the grid does not matter
-        return _embedded(killed, steps, reached)
+        return _embedded(killed, steps, reached, tell)
     if steps <= FEW and not np.any(leak):
         return _few_steps(stay, hit, int(steps))
     survival = np.asarray(stay.sum(axis=1)).reshape(-1)
@@ -80,6 +83,7 @@ def passage(killed: Killed, steps: float, reached: np.ndarray | None = None) -> 
         over = not np.any(before[reached] > TINY)
         if over or k % pause == 0:
             rate = _common_rate(columns, reached)
+            tell(k, partial(_span, columns, reached))
             if over or not np.isnan(rate):
                 break
             pause = max(16, k // 16)
@@ -109,10 +113,10 @@ def _few_steps(stay: Any, hit: np.ndarray, steps: int) -> Passage:
     return Passage(arrived, np.full(len(hit), np.nan), np.zeros(len(hit)), np.nan, True)
 
 
-def _embedded(killed: Killed, steps: float, reached: np.ndarray) -> Passage:
+def _embedded(killed: Killed, steps: float, reached: np.ndarray, tell: Tell) -> Passage:
     """The answer among the states that matter, zero elsewhere."""
     some = np.flatnonzero(reached)
-    found = passage(Killed(killed.stay[some][:, some], killed.hit[some], killed.leak[some]), steps)
+    found = passage(Killed(killed.stay[some][:, some], killed.hit[some], killed.leak[some]), steps, tell=tell)
 
     def whole(part: np.ndarray) -> np.ndarray:
         everywhere = np.zeros(len(reached))
@@ -133,6 +137,13 @@ def _common_rate(columns: np.ndarray, reached: np.ndarray) -> float:
     rates = f[alive] / (s + f)[alive]
     low, high = rates.min(), rates.max()
     return float((low + high) / 2) if high > 0 and high - low <= SAME * high else np.nan
+
+
+def _span(columns: np.ndarray, reached: np.ndarray) -> str:
+    """How far the states still differ in their rate of arrival, for the progress line."""
+    f, _, s = columns[reached].T
+    rates = f[s > TINY] / (s + f)[s > TINY]
+    return f"rates of arrival from {rates.min():.3g} to {rates.max():.3g}" if rates.size else "all have arrived"
 
 
 def _at_once(killed: Killed, reached: np.ndarray) -> Passage:

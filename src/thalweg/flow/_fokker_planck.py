@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_steps, is_whole
+from thalweg._edge import check_steps, check_truth, is_whole
 from thalweg._loop import as_arrays
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
@@ -33,6 +33,7 @@ def fokker_planck(
     order: int = 1,
     *,
     compare: bool = True,
+    progress: bool = False,
 ) -> "FokkerPlanck":
     """The diffusion that is put in the place of a process, and the same questions asked of it.
 
@@ -51,6 +52,7 @@ def fokker_planck(
       times half the slope of `A`, a = 1/2 and 1: for showing what they get wrong. - `order`: 1 or 2, for a process.
     - `compare`: whether answers about a process are held against its transfer operator. Their distance is then part
       of the error, and the status says where the diffusion cannot be trusted.
+    - `progress`: whether questions that take steps in time show a line on stderr.
 
     **Returns** a `FokkerPlanck`. **Raises** `ValueError` for coefficients that are not finite on the grid.
 
@@ -67,8 +69,9 @@ def fokker_planck(
         raise ValueError(f'convention must be "ito", "stratonovich" or "anti-ito", got {convention!r}')
     if not is_whole(order) or order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}")
+    check_truth(progress, "progress")
     if isinstance(process_or_coefficients, Process):
-        return FokkerPlanck(process_or_coefficients, None, grid, convention, order, compare)
+        return FokkerPlanck(process_or_coefficients, None, grid, convention, order, compare, progress)
     pair = process_or_coefficients
     if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(callable(f) for f in pair)):
         raise TypeError(
@@ -78,7 +81,7 @@ def fokker_planck(
     if order != 1:
         raise ValueError("order=2 is for a process: coefficients of one's own are taken as they are")
     still = Process(lambda x, w: x, None)
-    return FokkerPlanck(still, (pair[0], pair[1]), grid, convention, order, False)
+    return FokkerPlanck(still, (pair[0], pair[1]), grid, convention, order, False, progress)
 
 
 class FokkerPlanck:
@@ -96,8 +99,10 @@ class FokkerPlanck:
         convention: str,
         order: int,
         compare: bool,
+        progress: bool = False,
     ):
         self.space, self.process, self.convention, self.order = space, process, convention, order
+        self.progress = progress
         self.chart = Chart(process, space.dimension, np.array(space.lower) / 2 + np.array(space.upper) / 2)
         self._coefficients = coefficients
         self._compare = compare and coefficients is None
@@ -160,7 +165,7 @@ class FokkerPlanck:
             made = self._on(grid)
             mass = averaged(start, grid).reshape(-1) * grid.cell_volume
             fineness = self._fineness if grid == self.space else self._fineness // 2
-            mass = made.carried(mass, float(steps), fineness)
+            mass = made.carried(mass, float(steps), fineness, self.progress)
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ made.leak), True
 
         return self._held(field(self.space, ask), lambda operator: operator.push(start, steps))
@@ -189,7 +194,7 @@ class FokkerPlanck:
         steps = check_steps(steps)
 
         def ask(killed: Generator, grid: Grid) -> np.ndarray:
-            return killed.arrival(float(steps), 3 * self._fineness)
+            return killed.arrival(float(steps), 3 * self._fineness, self.progress)
 
         return self._passage(start, target, ask, lambda p: p.escape_probability(start, target, steps), True)
 
@@ -293,7 +298,7 @@ class FokkerPlanck:
         if not self._compare:
             return estimate
         if self._operator is None:
-            made = transfer_operator(self.process, self.space)
+            made = transfer_operator(self.process, self.space, progress=self.progress)
             assert isinstance(made, TransferOperator)
             self._operator = made
         exact = ask(self._operator)

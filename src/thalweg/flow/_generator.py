@@ -148,18 +148,18 @@ class Generator:
                 break
         return float(rate)
 
-    def arrival(self, time: float, fineness: int) -> np.ndarray:
+    def arrival(self, time: float, fineness: int, show: bool = False) -> np.ndarray:
         """The probability of having been killed by `time`, from each cell."""
         if time == 0:
             return np.zeros(self.size)
         whole = scipy.sparse.bmat(
             [[self.matrix, self.kill[:, None]], [None, scipy.sparse.csr_matrix((1, 1))]], format="csc"
         )
-        return Implicit(whole).evolve(np.append(np.zeros(self.size), 1.0), time, fineness, keep_mass=False)[:-1]
+        return Implicit(whole).evolve(np.append(np.zeros(self.size), 1.0), time, fineness, False, show)[:-1]
 
-    def carried(self, masses: np.ndarray, time: float, fineness: int) -> np.ndarray:
-        """Masses after `time`."""
-        return self._forward.evolve(masses, time, fineness)
+    def carried(self, masses: np.ndarray, time: float, fineness: int, show: bool = False) -> np.ndarray:
+        """Masses after `time`; `show`: a progress line."""
+        return self._forward.evolve(masses, time, fineness, show=show)
 
     @cached_property
     def _forward(self) -> Implicit:

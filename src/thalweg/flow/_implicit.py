@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from thalweg._progress import progress
+
 Solver = Callable[[np.ndarray], np.ndarray]
 SHARE = 1 - 1 / math.sqrt(2)  # of a time step that both stages take implicitly, so that one factorisation serves
 
@@ -17,7 +19,9 @@ class Implicit:
         self._factorised = _factoriser(matrix)
         self._fastest = float(np.max(np.abs(matrix.diagonal())))
 
-    def evolve(self, start: np.ndarray, time: float, fineness: int, keep_mass: bool = True) -> np.ndarray:
+    def evolve(
+        self, start: np.ndarray, time: float, fineness: int, keep_mass: bool = True, show: bool = False
+    ) -> np.ndarray:
         """`exp(time matrix) start`.
 
         `fineness` steps of a length are made before it doubles, so that the first steps resolve a sharp start and the
@@ -30,19 +34,21 @@ class Implicit:
         levels = min(levels, 40)
         length = time / (fineness * (2**levels - 1))
         now, total = start.copy(), start.sum()
-        for _ in range(levels):
-            solve = self._factorised(SHARE * length)
-            euler = None
-            for _ in range(fineness):
-                nxt = _tr_bdf2(now, solve)
-                if nxt.min() < 0:
-                    euler = euler or self._factorised(length / 4)
-                    nxt = now
-                    for _ in range(4):
-                        nxt = euler(nxt)
-                    nxt = np.maximum(nxt, 0.0)  # rounding only: the inverse of an M-matrix is positive
-                now = nxt * (total / nxt.sum()) if keep_mass else nxt
-            length *= 2
+        with progress(show, levels, f"{len(start)} cells: lengths of time step") as tell:
+            for level in range(levels):
+                solve = self._factorised(SHARE * length)
+                euler = None
+                for _ in range(fineness):
+                    nxt = _tr_bdf2(now, solve)
+                    if nxt.min() < 0:
+                        euler = euler or self._factorised(length / 4)
+                        nxt = now
+                        for _ in range(4):
+                            nxt = euler(nxt)
+                        nxt = np.maximum(nxt, 0.0)  # rounding only: the inverse of an M-matrix is positive
+                    now = nxt * (total / nxt.sum()) if keep_mass else nxt
+                tell(level + 1)
+                length *= 2
         return np.asarray(now)
 
 

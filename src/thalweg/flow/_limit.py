@@ -4,18 +4,22 @@ from typing import Any
 
 import numpy as np
 
+from thalweg._progress import Tell, silent
+
 MOST_ITERATIONS = 100_000
 PATIENCE = 20  # hundreds of steps before the leading eigenvector is looked for instead
 
 
-def limit(backward: Any, mass: np.ndarray) -> tuple[np.ndarray, bool]:
+def limit(backward: Any, mass: np.ndarray, tell: Tell = silent) -> tuple[np.ndarray, bool]:
     """The shape that masses take under many steps, brought to sum 1, and whether it has been reached."""
     for round_ in range(MOST_ITERATIONS // 100):
         before = mass
         for _ in range(100):
             mass = backward @ mass
         mass = mass / max(mass.sum(), np.finfo(float).tiny)
-        if np.abs(mass - before).sum() < 1e-11:
+        moved = float(np.abs(mass - before).sum())
+        tell(100 * (round_ + 1), lambda moved=moved: f"the last 100 moved {moved:.1e} of the mass")
+        if moved < 1e-11:
             after = backward @ mass  # one step must change nothing either: a cycle whose length divides 100 is no rest
             if np.abs(after / max(after.sum(), np.finfo(float).tiny) - mass).sum() < 1e-9:
                 return mass, True

@@ -9,9 +9,10 @@ import numpy as np
 import scipy.sparse
 
 from thalweg._edge import check_finite, check_real, check_steps, is_whole
-from thalweg._loop import as_arrays
+from thalweg._items import check_resume
+from thalweg._loop import Options, as_arrays
 from thalweg._noise import as_key
-from thalweg._process import Fold, Process, check_process, ensemble
+from thalweg._process import Fold, Process, Run, check_process, ensemble
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
 from thalweg.flow._outcomes import first_line, holds
@@ -21,7 +22,9 @@ from thalweg.flow._spectrum import eigenvalues, relaxation_times
 GROUPS = 32  # independent groups of members, whose differences tell the error of a time average
 
 
-def monte_carlo(process: Process, members: int, key: Any, space: Grid | None = None) -> "MonteCarlo":
+def monte_carlo(
+    process: Process, members: int, key: Any, space: Grid | None = None, options: Options | None = None
+) -> "MonteCarlo":
     """Ask by simulation what `transfer_operator` answers exactly: the same questions, with sampling errors.
 
     **Arguments**
@@ -29,6 +32,7 @@ def monte_carlo(process: Process, members: int, key: Any, space: Grid | None = N
     - `process`: any `Process`, in any dimension. - `members`: how many runs an answer is counted from, at least 2.
     - `key`: the random key or seed. Every question asked of the same key gets the same answer again.
     - `space`: the `Grid` on which densities are counted, for `push` and `stationary_density`.
+    - `options`: `tw.Options` for the runs: `progress`, `shard`. No checkpoints: `tw.ensemble` keeps them.
 
     **Returns** a `MonteCarlo`. A probability p has the error `sqrt(p (1-p) / members)`, so nothing much below
     `10 / members` can be seen: ask the operator, or split.
@@ -38,13 +42,15 @@ def monte_carlo(process: Process, members: int, key: Any, space: Grid | None = N
     >>> float(M.escape_probability(0.0, lambda x: abs(x) >= 2, 2))  # two equal tosses: 1/2
     0.514
     """
-    return MonteCarlo(process, members, key, space)
+    return MonteCarlo(process, members, key, space, options)
 
 
 class MonteCarlo:
     """What `monte_carlo` gives back. One unit of time is one step."""
 
-    def __init__(self, process: Process, members: int, key: Any, space: Grid | None = None):
+    def __init__(
+        self, process: Process, members: int, key: Any, space: Grid | None = None, options: Options | None = None
+    ):
         check_process(process)
         if not is_whole(members) or not 2 <= members < 2**31:
             raise ValueError(f"members must be a whole number from 2 to 2^31 - 1, got {members!r}")
@@ -56,6 +62,12 @@ class MonteCarlo:
         if self.key.ndim:
             raise ValueError(f"key must be one key, got {self.key.shape[0]}: the members' keys are made from it")
         self.space = space
+        check_resume(Options() if options is None else options, False)
+        if options is not None and options.checkpoint is not None:
+            raise ValueError(
+                "options must leave checkpoint out here: a question is several runs; tw.ensemble keeps checkpoints"
+            )
+        self.options = options
 
     def push(self, density: Any, steps: int) -> Estimate:
         """The density after `steps` steps, counted cell by cell.
@@ -66,7 +78,7 @@ class MonteCarlo:
         array, steps = grid.check_density(getattr(density, "value", density)), check_steps(steps)
         chart = self._chart(grid)
         states = self._sample(chart, grid, array, 0)
-        end = ensemble(self.process, states, steps, key=self._key(1)).state
+        end = self._run(states, steps, key=self._key(1)).state
         points = np.asarray(jax.vmap(chart.point)(end))
         counts, outside = _counts(grid, points)
         return self._density(grid, counts / self.members, _binomial_error(counts, self.members), outside / self.members)
@@ -83,11 +95,11 @@ class MonteCarlo:
             raise ValueError(f"steps must be at least 1, got {steps}")
         states = self._sample(chart, grid, np.full(grid.shape, 1 / (grid.size * grid.cell_volume)), 2)
         key = self._key(3)
-        states = ensemble(self.process, states, burn_in, key=key).state
+        states = self._run(states, burn_in, key=key).state
         groups = min(GROUPS, self.members)
         visits = _Visits(chart.selection, grid, groups, self.members)
         folds = {"visits": Fold(visits.init, visits.update, over="ensemble")}
-        run = ensemble(self.process, states, steps, key=key, start=burn_in, folds=folds)
+        run = self._run(states, steps, key=key, start=burn_in, folds=folds)
         counts = np.asarray(run.folds["visits"], dtype=float)
         sizes = np.bincount(np.arange(self.members) * groups // self.members, minlength=groups) * steps
         shares = counts / sizes[:, None]
@@ -150,7 +162,7 @@ class MonteCarlo:
             raise ValueError("a and b must not overlap, and both hold at some cell")
         points = np.repeat(grid.points, n, axis=0)
         states = jax.vmap(chart.state)(jnp.asarray(points))
-        run = ensemble(self.process, states, steps, key=self._key(6), until=lambda s: a(s) | b(s))
+        run = self._run(states, steps, key=self._key(6), until=lambda s: a(s) | b(s))
         arrived = np.asarray(run.arrived).reshape(*grid.shape, n)
         at_b = np.asarray(jax.vmap(lambda s: jnp.asarray(b(s)))(run.state)).reshape(*grid.shape, n) & arrived
         count = arrived.sum(axis=-1)
@@ -215,6 +227,9 @@ class MonteCarlo:
 
     # ----------------------------------------------------------------------------------------------
 
+    def _run(self, states: Any, steps: int, **how: Any) -> Run:
+        return ensemble(self.process, states, steps, options=self.options, **how)
+
     def _until(self, start: Any, target: Predicate, steps: int, question: int) -> Any:
         if not callable(target):
             raise TypeError(f"target must be a predicate of one state, such as lambda s: s > 1.2, got {target!r}")
@@ -222,7 +237,7 @@ class MonteCarlo:
         if _met(target, state):
             raise ValueError(f"start must lie outside the target, got {start}, where the target holds already")
         states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.members, *leaf.shape)), state)
-        return ensemble(self.process, states, steps, key=self._key(question), until=target)
+        return self._run(states, steps, key=self._key(question), until=target)
 
     def _state(self, start: Any) -> Any:
         """A start that is a state, or a point of which `init` makes one."""
@@ -277,7 +292,7 @@ class MonteCarlo:
         details: dict[str, Any] = {"space": grid, "leak": outside}
         status = Status.OK
         if outside > 1e-3:
-            status, details["mass"] = Status.LEAKS, f"{outside:.2g} in all, not"
+            status, details["mass"] = Status.LEAKS, f"probability {outside:.2g} in all"
         shape = grid.shape
         return Estimate(
             shares.reshape(shape) / grid.cell_volume, error.reshape(shape) / grid.cell_volume, status, details

@@ -73,7 +73,7 @@ def number(grid: Grid, ask: Callable[[Grid], Found], *, probability: bool, **det
     else:
         error += leaked * abs(value)
     if leaked > max(LEAK, 0.01 * value if probability else 0.01):
-        status, details["mass"] = Status.LEAKS, f"{leaked:.2g} (in all, before the target is met)"
+        status, details["mass"] = Status.LEAKS, f"before the target is met, probability {leaked:.2g}"
     if not all(answer.settled for answer in answers):
         status, details["iterations"] = Status.NOT_CONVERGED, "the allowed number of"
     return Estimate(value, error, status, details)
@@ -90,7 +90,7 @@ def field(grid: Grid, ask: Callable[[Grid], tuple[np.ndarray, float, bool]], **d
     details |= {"space": grid, "leak": lost}
     status = Status.OK
     if lost > LEAK:
-        status, details["mass"] = Status.LEAKS, f"{lost:.2g}"
+        status, details["mass"] = Status.LEAKS, f"probability {lost:.2g} a step"
     if not (settled and settled_too):
         status, details["iterations"] = Status.NOT_CONVERGED, "the allowed number of"
     return Estimate(fine, density_error(fine, spread(coarse, wider, grid)), status, details)

@@ -53,7 +53,7 @@ def splitting(
     - `paths`, `kill`: paths a repeat, and how many are killed a level at least. - `repeats`: independent repeats.
     - `most_levels`: give up on a repeat after so many levels.
     - `options`: `tw.Options`: `progress`, `checkpoint` (a folder, from which `resume=True` goes on), `shard` (repeats
-      over the processes of `tw.connect`). A job that is stopped early answers with the repeats that it has.
+      over all devices, and the processes of `tw.connect`). A job that is stopped early answers with the repeats it has.
 
     **Returns** an `Estimate`; its error is the standard error of the mean over the repeats. `details`: `repeats` (each
     estimate), `spread` (relative standard deviation of one repeat), `ideal_spread` (the least possible with so

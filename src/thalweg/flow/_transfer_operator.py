@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from thalweg._edge import check_steps, is_whole
+from thalweg._edge import check_steps, check_truth, is_whole
 from thalweg._noise import Normal
 from thalweg._process import Process, check_process
+from thalweg._progress import Tell, steps_on
 from thalweg._results import Estimate, Status
 from thalweg.flow._chart import Chart, Predicate
 from thalweg.flow._conditioned import conditioned
@@ -25,7 +27,9 @@ from thalweg.flow._space import Grid, States
 from thalweg.flow._spectrum import Modes, eigenvalues, modes, relaxation_times
 
 
-def transfer_operator(process: Process, space: Grid | States) -> "TransferOperator | StatesOperator":
+def transfer_operator(
+    process: Process, space: Grid | States, *, progress: bool = False
+) -> "TransferOperator | StatesOperator":
     """Where a step takes probability: the process as a linear map of densities.
 
     Backward, `(Ku)(x) = sum_j w_j u(F_j(x))`: the outcomes `F_j` of a step are evaluated at the centers of the cells
@@ -38,6 +42,8 @@ def transfer_operator(process: Process, space: Grid | States) -> "TransferOperat
 
     - `process`: a `Process` whose noise can be integrated, or which knows its `transition`.
     - `space`: a `Grid` with one axis for each coordinate of a state, or `States` that a step does not leave.
+    - `progress`: whether each question shows a line on stderr: steps made on a grid of so many cells, how long still,
+      and the answer so far.
 
     **Returns** a `TransferOperator`, or for `States` a `StatesOperator`, which answers the same without error.
     **Raises** `ValueError` for noise that cannot be integrated (`Uniform`, `Shuffle`, `Key`), for a state with more
@@ -53,11 +59,12 @@ def transfer_operator(process: Process, space: Grid | States) -> "TransferOperat
     2.0
     """
     check_process(process)
+    check_truth(progress, "progress")
     if isinstance(space, States):
-        return StatesOperator(StatesLevel(process, space))
+        return StatesOperator(StatesLevel(process, space), progress)
     if not isinstance(space, Grid):
         raise TypeError(f"space must be a tw.flow.Grid or tw.flow.States, got {type(space).__name__}")
-    return TransferOperator(process, space)
+    return TransferOperator(process, space, progress)
 
 
 class TransferOperator:
@@ -68,9 +75,10 @@ class TransferOperator:
     - `leak`: the probability that a step from each cell leaves the grid (it is put back at the edge).
     """
 
-    def __init__(self, process: Process, space: Grid):
+    def __init__(self, process: Process, space: Grid, progress: bool = False):
         self.process = process
         self.space = space
+        self.progress = progress
         self.chart = Chart(process, space.dimension, np.array(space.lower) / 2 + np.array(space.upper) / 2)
         self._levels: dict[Grid, Level] = {}
         self.matrix, self.leak = self._level(space).kernel
@@ -88,9 +96,11 @@ class TransferOperator:
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             matrix, leak = self._level(grid).kernel
             mass, lost, backward = averaged(start, grid).reshape(-1) * grid.cell_volume, 0.0, matrix.T.tocsr()
-            for _ in range(steps):
-                lost += float(mass @ leak)
-                mass = backward @ mass
+            with self._telling(grid, steps) as tell:
+                for step in range(steps):
+                    lost += float(mass @ leak)
+                    mass = backward @ mass
+                    tell(step + 1)
             return mass.reshape(grid.shape) / grid.cell_volume, lost / max(steps, 1), True
 
         return field(self.space, ask)
@@ -100,7 +110,8 @@ class TransferOperator:
 
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             matrix, leak = self._level(grid).kernel
-            mass, settled = limit(matrix.T.tocsr(), np.full(grid.size, 1 / grid.size))
+            with self._telling(grid) as tell:
+                mass, settled = limit(matrix.T.tocsr(), np.full(grid.size, 1 / grid.size), tell)
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ leak), settled
 
         return field(self.space, ask)
@@ -111,7 +122,8 @@ class TransferOperator:
 
         def ask(grid: Grid) -> tuple[np.ndarray, float, bool]:
             killed = self._level(grid).killed(target)
-            mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
+            with self._telling(grid) as tell:
+                mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)), tell)
             return mass.reshape(grid.shape) / grid.cell_volume, float(mass @ killed.leak), settled
 
         return field(self.space, ask)
@@ -154,11 +166,12 @@ class TransferOperator:
             reached = reached_from(killed.stay, entry(grid, point[None], np.ones(1)))
             if not np.any(killed.hit[reached]):
                 return Found(0.0, never=True, rate=0.0)
-            rate = passage(killed, math.inf, reached).rate
-            settled = bool(np.isfinite(rate))
-            if not settled:  # a cycle, or too slow to wait for
-                mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)))
-                rate = float(mass @ killed.hit)
+            with self._telling(grid) as tell:
+                rate = passage(killed, math.inf, reached, tell).rate
+                settled = bool(np.isfinite(rate))
+                if not settled:  # a cycle, or too slow to wait for
+                    mass, settled = limit(killed.stay.T.tocsr(), entry(grid, point[None], np.ones(1)), tell)
+                    rate = float(mass @ killed.hit)
             return Found(rate, 0.0, settled, rate=rate)
 
         return number(self.space, ask, probability=True)
@@ -183,7 +196,8 @@ class TransferOperator:
         both = at_level.killed(_either(a, b))
         only_b = at_level.killed(b)
         # What counts as a leak here is an arrival in b: `leaked` sums its probabilities.
-        found = passage(Killed(both.stay, both.hit, only_b.hit), math.inf, can_hit(both))
+        with self._telling(grid) as tell:
+            found = passage(Killed(both.stay, both.hit, only_b.hit), math.inf, can_hit(both), tell)
         return np.clip(found.leaked, 0.0, 1.0), found.settled
 
     def conditioned(self, target: Predicate, *, avoiding: Predicate | None = None, steps: int | None = None) -> Process:
@@ -241,29 +255,30 @@ class TransferOperator:
         depth = 0 if smooth else steps
         first = unfold(self.process, self.chart, self.space, point, target, depth)
         done = len(first.arrived) - 1
-        ask = _on(self._level, first, target, steps - done, what)
+        ask = self._later(first, target, steps - done, what)
         return number(self.space, ask, probability=what == "arrived", exact_steps=done)
 
+    def _later(self, first: Unfolded, target: Predicate, steps: float, what: str) -> Callable[[Grid], Found]:
+        """First passage after the enumerated steps, as a question to any grid."""
 
-def _on(
-    level_of: Callable[[Grid], Level], first: Unfolded, target: Predicate, steps: float, what: str
-) -> Callable[[Grid], Found]:
-    """First passage after the enumerated steps, as a question to any grid."""
+        def ask(grid: Grid) -> Found:
+            before = float(first.arrived[-1] if what == "arrived" else first.time[-1])
+            if steps <= 0 or not len(first.weights):
+                return Found(before, first.leaked)
+            killed = self._level(grid).killed(target)
+            start = entry(grid, first.points, first.weights)
+            reached = reached_from(killed.stay, start)
+            if math.isinf(steps) and not np.all(can_hit(killed)[reached]):
+                return Found(math.inf, 0.0, never=True)
+            with self._telling(grid, steps) as tell:
+                found = passage(killed, steps, reached, tell)
+            value = before + float(start @ (found.arrived if what == "arrived" else found.time))
+            return Found(value, first.leaked + float(start @ found.leaked), found.settled, rate=found.rate)
 
-    def ask(grid: Grid) -> Found:
-        before = float(first.arrived[-1] if what == "arrived" else first.time[-1])
-        if steps <= 0 or not len(first.weights):
-            return Found(before, first.leaked)
-        killed = level_of(grid).killed(target)
-        start = entry(grid, first.points, first.weights)
-        reached = reached_from(killed.stay, start)
-        if math.isinf(steps) and not np.all(can_hit(killed)[reached]):
-            return Found(math.inf, 0.0, never=True)
-        found = passage(killed, steps, reached)
-        value = before + float(start @ (found.arrived if what == "arrived" else found.time))
-        return Found(value, first.leaked + float(start @ found.leaked), found.settled, rate=found.rate)
+        return ask
 
-    return ask
+    def _telling(self, grid: Grid, steps: float = math.inf) -> AbstractContextManager[Tell]:
+        return steps_on(self.progress, grid.shape, steps)
 
 
 def _either(a: Predicate, b: Predicate) -> Predicate:

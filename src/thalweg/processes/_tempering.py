@@ -1,5 +1,6 @@
 """Parallel tempering: copies at several temperatures that swap their states."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ def tempering(
     kernel: Process,
     log_density: Callable[[Any, Any], Any],
     betas: Any,
+    init: Callable[..., Any] | None = None,
 ) -> Process:
     """Parallel tempering (Swendsen and Wang, 1986; Geyer, 1991): every copy makes a step, then neighbours may swap.
 
@@ -28,7 +30,7 @@ def tempering(
       `(beta, x)`, of which it moves `x`.
     - `log_density`: `log_density(beta, x)`, up to a constant that may depend on `beta`.
     - `betas`: the inverse temperatures, shape (copies,), often from 0 (an easy law) to 1 (the law that is meant).
-      `tempering_betas` finds them.
+      `tempering_betas` finds them. - `init`: makes states of the copies from what a user has in hand.
 
     **Returns** a `Process` whose state leads with the copies: `state[k]` is at `betas[k]`.
 
@@ -54,7 +56,11 @@ def tempering(
         raise TypeError(f"log_density must be a function log_density(beta, x), got {log_density!r}")
     step = _Tempering(kernel.step, log_density, jnp.asarray(betas))
     noise = {"copies": Copies(kernel.noise, len(betas)), "swap": Uniform(len(betas)), "parity": Choice(2)}
-    return Process(step, noise, smooth=False)
+    return Process(step, noise, init, smooth=False)
+
+
+EVEN = 0.3  # shares of accepted swaps that differ by less are taken as even
+TRIALS = 5  # after so many, uneven ones are taken too, if all are large enough
 
 
 class Copies(Law):
@@ -103,6 +109,11 @@ def swap_rates(process: Process, states: Any, steps: int, key: Any) -> np.ndarra
 
     A chain of copies carries states well where every share is between about 0.2 and 0.5.
     """
+    return _trial(process, states, steps, key)[0]
+
+
+def _trial(process: Process, states: Any, steps: int, key: Any, skip: int = 0) -> tuple[np.ndarray, Any]:
+    """(the share of accepted swaps between neighbours after the first `skip` steps, the last states)."""
     from thalweg._process import simulate
 
     step: Any = process.step
@@ -113,8 +124,9 @@ def swap_rates(process: Process, states: Any, steps: int, key: Any) -> np.ndarra
         tried = (at[:-1] % 2) == w["parity"]
         return tried, tried & (taken[:-1] == at[1:])
 
-    tried, taken = simulate(process, states, steps, key=key, record=record).record
-    return np.asarray(taken.sum(axis=0) / np.maximum(tried.sum(axis=0), 1))
+    run = simulate(process, states, steps, key=key, record=record)
+    tried, taken = (np.asarray(part)[skip:].sum(axis=0) for part in run.record)
+    return taken / np.maximum(tried, 1), run.state
 
 
 def tempering_betas(
@@ -123,20 +135,24 @@ def tempering_betas(
     *,
     lowest: float = 0.0,
     highest: float = 1.0,
+    copies: int = 3,
     rate: float = 0.3,
     steps: int = 500,
     most: int = 64,
     key: Any = 0,
 ) -> np.ndarray:
-    """Inverse temperatures at which neighbours swap at least a share `rate` of the times they try.
+    """Inverse temperatures at which neighbours swap about equally often, at least a share `rate` of the times they try.
 
-    Starts with three and puts a new one in the middle of every gap that swaps too rarely.
+    Starts with `copies` equally spaced ones. A trial shows how often each pair of neighbours refuses; the next trial's
+    stand where the refusals, summed up from the lowest on, are equally spaced (Syed et al., 2022), and are more while
+    neighbours refuse too often.
 
     **Arguments**
 
     - `make`: `make(betas)`, the tempered process at these inverse temperatures. - `states`: `states(count)`, states
-      for that many copies. - `lowest`, `highest`: the ends. - `rate`: the share that is wanted.
-    - `steps`: steps a trial. - `most`: no more copies than this. - `key`: a key or seed.
+      for that many copies. - `lowest`, `highest`: the ends. - `copies`: how many there are at least.
+    - `rate`: the share that is wanted. - `steps`: steps a trial, of which the first fifth is not looked at.
+    - `most`: no more copies than this. - `key`: a key or seed.
 
     **Returns** the inverse temperatures in increasing order.
 
@@ -144,15 +160,18 @@ def tempering_betas(
     """
     if not 0 < rate < 1 or not lowest < highest:
         raise ValueError(f"rate must be in (0, 1) and lowest < highest, got {rate}, {lowest}, {highest}")
-    betas = np.linspace(lowest, highest, 3)
-    while True:
-        rates = swap_rates(make(betas), states(len(betas)), steps, key)
-        gaps = np.flatnonzero(rates < rate)
-        if not gaps.size:
-            return betas
-        betas = np.sort(np.concatenate([betas, (betas[gaps] + betas[gaps + 1]) / 2]))
-        if len(betas) > most:
+    betas = np.linspace(lowest, highest, copies)
+    for trial in itertools.count():
+        rates, _ = _trial(make(betas), states(len(betas)), steps, key, skip=steps // 5)
+        if rates.min() >= rate and (np.ptp(rates) < EVEN or trial >= TRIALS):
+            break
+        refusals = np.concatenate([[0.0], np.cumsum(np.maximum(1 - rates, 0.01))])
+        wanted = 1 + int(np.ceil(refusals[-1] / (1 - rate)))
+        count = max(len(betas) + (trial > 1 and rates.min() < rate), wanted)
+        if count > most:
             raise ValueError(
                 f"neighbours of {len(betas)} copies still swap less than {rate:g} of the time: allow more than "
                 f"most={most}, a lower rate, or more steps"
             )
+        betas = np.interp(np.linspace(0, refusals[-1], count), refusals, betas)
+    return betas

@@ -1,12 +1,17 @@
 """Runs the studies one after the other and writes the page, whatever becomes of a single study."""
 
+import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
+from thalweg import __version__
+from thalweg._progress import progress
 from thalweg.report._page import write_page
 from thalweg.studies._discover import list_studies
 from thalweg.studies._run import SIZES, describe, run_study, write_json
@@ -14,13 +19,20 @@ from thalweg.studies._study import Study
 
 
 def make_report(
-    size: str = "quick", out: str | Path = "report", studies: Sequence[Study] | None = None, workers: int = 1
+    size: str = "quick",
+    out: str | Path = "report",
+    studies: Sequence[Study] | None = None,
+    workers: int = 1,
+    *,
+    resume: bool = False,
+    progress: bool = False,
 ) -> tuple[Path, dict[str, str]]:
     """Run all studies (or the given ones) into the folder `out` and write `out`/index.html.
 
-    With several `workers`, so many studies run side by side, each worker a process of its own. Progress is shown where
-    there is a terminal to show it on. A study that fails is shown on the page with its error and does not stop the
-    rest; Ctrl-C skips what is left and still writes the page.
+    With several `workers`, so many studies run side by side, each worker a process of its own. `progress` is a bar on a
+    terminal, and elsewhere a line a minute. A study that fails is shown on the page with its error and does not stop
+    the rest; Ctrl-C skips what is left and still writes the page. With `resume`, studies that the folder holds already,
+    finished by this version in this size, are not run again.
 
     Returned: the page, and the studies that did not finish with a sentence each.
     """
@@ -32,15 +44,15 @@ def make_report(
     studies = list_studies() if studies is None else list(studies)
     out.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
-    left = list(studies)
-    with _Progress(studies) as progress:
+    left = [study for study in studies if not (resume and _is_done(study, size, out))]
+    with (_Bar if sys.stderr.isatty() else _Lines)(progress, left) as shown:
         try:
-            for study, took, error in _side_by_side(left, size, out, workers, progress.begin):
+            for study, took, error in _side_by_side(left, size, out, workers, shown.begin):
                 left.remove(study)
                 if error:
                     failed[study.name] = error
                     _write_failure(study, size, took, error, out)
-                progress.end(study)
+                shown.end(study)
         except KeyboardInterrupt:
             for study in left:
                 failed[study.name] = "interrupted by hand"
@@ -100,10 +112,42 @@ def _write_failure(study: Study, size: str, took: float, error: str, out: Path) 
     write_json(folder / "study.json", describe(study, size, took) | {"error": error})
 
 
-class _Progress:
-    """A bar that advances by the seconds the studies state; silent where there is no terminal."""
+def _is_done(study: Study, size: str, out: Path) -> bool:
+    """Whether the folder holds this study as this version of thalweg finished it."""
+    try:
+        told = json.loads((out / study.name / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    same = told.get("size") == size and told.get("versions", {}).get("thalweg") == __version__
+    return same and "error" not in told and (out / study.name / "claims.json").exists()
 
-    def __init__(self, studies: Sequence[Study]) -> None:
+
+class _Lines:
+    """A line a minute, for a log."""
+
+    def __init__(self, wanted: bool, studies: Sequence[Study]) -> None:
+        self.line = progress(wanted, len(studies), "studies")
+        self.done = 0
+
+    def __enter__(self) -> "_Lines":
+        self.tell = self.line.__enter__()
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self.line.__exit__(*why)
+
+    def begin(self, study: Study) -> None:
+        self.tell(self.done, f"now {study.name}")
+
+    def end(self, study: Study) -> None:
+        self.done += 1
+        self.tell(self.done, f"{study.name} ended")
+
+
+class _Bar:
+    """A bar that advances by the seconds the studies state."""
+
+    def __init__(self, wanted: bool, studies: Sequence[Study]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -116,11 +160,11 @@ class _Progress:
             TextColumn("{task.completed:.0f}/{task.total:.0f} s"),
             TimeElapsedColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not wanted,
             transient=True,
         )
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Bar":
         self.bar.start()
         self.task = self.bar.add_task("starting", total=self.total)
         return self

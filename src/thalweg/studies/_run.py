@@ -85,6 +85,7 @@ def write(study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any]
     from thalweg._saving import save
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "claims.json").unlink(missing_ok=True)  # written last: where it is, the study is whole
     figures = []
     for name, picture in outcome.figures.items():
         _save_figure(picture.figure, folder / name)

@@ -141,11 +141,13 @@ def _centring(seeds: int) -> dict[str, dict[str, list[float]]]:
 
 
 def _mixture(starts: int) -> dict[str, float]:
+    import jax
     from sklearn.mixture import GaussianMixture
 
     truth = tw.systems.gaussian_mixture()
-    train, test = truth.draw(2000, 0), truth.draw(20_000, 1)
-    logs = np.asarray(truth.log_density(test))
+    train, test = np.split(truth.draw(22_000, 0), [2000])
+    logs = np.asarray(jax.jit(lambda x: truth.log_density(x))(test))
+    unnormalized = jax.jit(lambda model: model.log_unnormalized(test))
 
     def machine(hidden: int) -> np.ndarray:
         fits = [
@@ -153,7 +155,7 @@ def _mixture(starts: int) -> dict[str, float]:
             for seed in range(starts)
         ]
         best = max(fits, key=lambda model: float(tw.energy.log_likelihood(model, train)))  # chosen on training data
-        return np.asarray(best.log_unnormalized(test)) - float(tw.energy.log_partition(best))
+        return np.asarray(unnormalized(best)) - float(tw.energy.log_partition(best))
 
     two, three = machine(2), machine(3)
     free = GaussianMixture(4, covariance_type="tied", n_init=3, random_state=0).fit(train)

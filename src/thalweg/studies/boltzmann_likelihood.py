@@ -19,7 +19,7 @@ SOURCE = "scikit-learn, neural_network.BernoulliRBM: its `score` and its default
 
 def run(size: str = "quick", *, seed: int = 0, hidden: int = 64) -> Outcome:
     """scikit-learn's defaults along training, a smaller rate, and a machine of this library, all judged alike."""
-    train, test = split()
+    (train, _), (test, _) = split()
     epochs = (1, 3, 10, 25, 50) if size == "quick" else (1, 3, 10, 25, 50, 100, 200)
     floor = independent_pixels(train, test)
     large = _watched(train, test, hidden, epochs, seed)
@@ -89,13 +89,16 @@ def run(size: str = "quick", *, seed: int = 0, hidden: int = 64) -> Outcome:
     )
 
 
-def split() -> tuple[np.ndarray, np.ndarray]:
-    """1,500 digits to learn and 297 to judge by, pixels of at least half ink taken as 1."""
+def split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """(1,500 training digits, their labels), (297 test digits, their labels); a pixel is 1 from half ink on."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     raw, labels = load_digits(return_X_y=True)
-    return train_test_split((raw >= 8).astype(float), test_size=297, random_state=0, stratify=labels)
+    train, test, for_train, for_test = train_test_split(
+        (raw >= 8).astype(float), labels, test_size=297, random_state=0, stratify=labels
+    )
+    return (train, for_train), (test, for_test)
 
 
 def independent_pixels(train: np.ndarray, test: np.ndarray) -> float:

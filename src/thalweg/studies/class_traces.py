@@ -10,6 +10,7 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.studies._study import Claim, Outcome, Picture
+from thalweg.studies.boltzmann_likelihood import split
 
 ROOM = "energy"
 SECONDS = 20
@@ -26,7 +27,7 @@ def run(
 
     if size == "full":
         epochs = 5 * epochs
-    (train, train_labels), (test, test_labels) = _digits()
+    (train, train_labels), (test, test_labels) = split()
     n, batch_size = len(train), 50
     steps = epochs * n // batch_size
     classes = np.arange(10)
@@ -106,17 +107,6 @@ def run(
         {"traces": _figure(table)},
         {"traces": table},
     )
-
-
-def _digits() -> tuple[Any, Any]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    raw, labels = load_digits(return_X_y=True)
-    train, test, a, b = train_test_split(
-        (raw >= 8).astype(float), labels, test_size=297, random_state=0, stratify=labels
-    )
-    return (train, a), (test, b)
 
 
 def _with_weights(process: Any, weights: Any) -> Any:

@@ -26,7 +26,7 @@ def run(
 
     if size == "full":
         steps = 2 * steps
-    data, _ = split()
+    (data, _), _ = split()
     off = np.cov(data.T, bias=True)
     np.fill_diagonal(off, 0.0)
     values, vectors = np.linalg.eigh(off)

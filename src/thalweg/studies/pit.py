@@ -23,7 +23,7 @@ def run(size: str = "quick", *, cells: int = 4096, members: int = 2000) -> Outco
     if size == "full":
         cells, members = 4 * cells, 10 * members
     points = tw.systems.pit_points()
-    curves = _escape_curves(points, cells, members, 9 if size == "quick" else 40)
+    curves = _escape_curves(points, cells, members, 24 if size == "quick" else 60)
     rates = _rates(points, cells)
     claims = [
         *_landscape(points),
@@ -301,13 +301,12 @@ def _escape_curves(points: Any, cells: int, members: int, many: int) -> Any:
 
     escaped, steps = _escaped(points), [100, 1000, 10_000]
     rates = np.round(np.geomspace(0.008, 0.03, many), 6)
-    exact = np.array(
-        [
-            [(p := _operator(rate, cells).escape_probability(points.bottom, escaped, n)).value, p.error]
-            for n in steps
-            for rate in rates
-        ]
-    ).reshape(len(steps), many, 2)
+    exact = np.empty((len(steps), many, 2))
+    for j, rate in enumerate(rates):
+        operator = _operator(rate, cells)
+        for i, n in enumerate(steps):
+            found = operator.escape_probability(points.bottom, escaped, n)
+            exact[i, j] = found.value, found.error
     some = [0.012, 0.016, 0.02, 0.025, 0.03]
     counted = [
         tw.flow.monte_carlo(tw.systems.pit(rate), members, key=1).escape_probability(points.bottom, escaped, n)
@@ -393,7 +392,7 @@ def _draw_rates(rates: Any) -> Any:
 def _draw_escapes(curves: Any) -> Any:
     import thalweg as tw
 
-    axes = tw.plot.escape_curve(curves.probability)
+    axes = tw.plot.escape_curve(curves.probability, marker=".")
     for n, marker in ((100, "o"), (1000, "s")):
         one = curves.sel(sampled_steps=n)
         axes.errorbar(

@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.studies._study import Claim, Outcome, Picture
 
 ROOM = "energy"
-SECONDS = 14
+SECONDS = 19
 HEADLINE = False
 MEMORY = "A. Decelle, C. Furtlehner and B. Seoane, arXiv 2105.13889"
 SHORT = "folklore of short-run training; measured here"

@@ -31,10 +31,7 @@ class GaussianMixture(eqx.Module):
 
     def draw(self, n: int, key: Any = 0) -> np.ndarray:
         """`n` independent draws, shape (n, d)."""
-        for_part, for_place = jax.random.split(as_key(key))
-        part = jax.random.choice(for_part, len(self.weights), (n,), p=self.weights)
-        place = jax.random.normal(for_place, (n, self.means.shape[1]))
-        return np.asarray(self.means[part] + self.scale * place)
+        return np.asarray(_draw(self, n, as_key(key)))
 
     @property
     def mean(self) -> Any:
@@ -46,6 +43,13 @@ class GaussianMixture(eqx.Module):
         """The covariance matrix, shape (d, d)."""
         off = self.means - self.mean
         return off.T @ (self.weights[:, None] * off) + self.scale**2 * jnp.eye(self.means.shape[1])
+
+
+@eqx.filter_jit
+def _draw(mixture: GaussianMixture, n: int, key: Any) -> Any:
+    for_part, for_place = jax.random.split(key)
+    part = jax.random.choice(for_part, len(mixture.weights), (n,), p=mixture.weights)
+    return mixture.means[part] + mixture.scale * jax.random.normal(for_place, (n, mixture.means.shape[1]))
 
 
 def gaussian_mixture(means: Any = None, weights: Any = None, scale: Any = 0.8) -> GaussianMixture:

@@ -19,7 +19,10 @@ from thalweg._results import Estimate, Status
 from thalweg.energy.boltzmann._machine import Machine
 
 FEWEST_WEIGHTS = 10.0  # below this effective number of chains the error bar itself cannot be trusted
+TILT = 0.75  # the power of the weights at which their spread is taken
 FAR = 4.0  # standard errors at which two ways of computing one number disagree
+ABOVE = 3.0  # standard errors by which a lower bound may exceed a value
+PEAKS = "peaks found by climbing"  # the run from a base that is made of them
 
 
 @eqx.filter_jit
@@ -79,28 +82,54 @@ class Weighed(eqx.Module):
 
     @property
     def few(self) -> bool:
-        return self.effective < min(FEWEST_WEIGHTS, self.count / 2)
+        return self.effective < FEWEST_WEIGHTS
 
 
 def weigh(log_weights: Any) -> Weighed:
-    """The mean of the weights, its relative standard error, and their effective number."""
+    """The mean of the weights, its relative standard error, and their effective number.
+
+    The largest weights are those that a few chains hardly ever meet, so that the variance over the chains is often too
+    small. It is set against `exp(curvature) - 1`, the variance of log-normal weights, whose curvature
+    `d^2 log mean(w^q) / dq^2` is taken at q = 3/4, where chains are not short of points; the larger of the two counts.
+    A mean of n weights of skewness g is off by `sqrt(1 + 2 (1 + g^2) / n)` times what its standard error says (the
+    variance of Student's t in the next order: Johnson, 1978).
+    """
     logs = np.asarray(log_weights, dtype=float)
-    if not np.all(np.isfinite(logs)):
-        return Weighed(math.nan, math.inf, 0.0, len(logs))
-    top = logs.max()
+    n, top = len(logs), logs.max()
+    if np.any(np.isnan(logs)) or not np.isfinite(top):
+        return Weighed(math.nan, math.inf, 0.0, n)
     weights = np.exp(logs - top)
-    mean = weights.mean()
-    error = weights.std(ddof=1) / (mean * math.sqrt(len(weights)))
-    return Weighed(float(top + np.log(mean)), float(error), float(weights.sum() ** 2 / (weights**2).sum()), len(logs))
+    mean, positive = weights.mean(), np.isfinite(logs)
+    apart = weights / mean - 1
+    tilted = weights[positive] ** TILT / np.sum(weights[positive] ** TILT)
+    curvature = tilted @ (logs[positive] - tilted @ logs[positive]) ** 2 * n / (n - 1)
+    expected = math.exp(min(float(curvature), 50.0)) / float(positive.mean()) - 1
+    variance = max(float(apart @ apart) / (n - 1), expected)
+    skewness = float(np.mean(apart**3) / max(np.mean(apart**2), 1e-300) ** 1.5)
+    error = math.sqrt(variance / n * (1 + 2 * (1 + skewness**2) / n))
+    return Weighed(float(top + np.log(mean)), error, n / (1 + variance), n)
+
+
+def best(runs: dict[str, tuple[float, Weighed]]) -> str:
+    """The forward run with the most effective weights, or that from peaks if it lies higher.
+
+    A run that misses a mode can be as sure as one that does not; it then lies lower, and never higher.
+    """
+    forwards = [name for name in runs if not name.startswith("reverse")]
+    chosen = max(forwards, key=lambda name: runs[name][1].effective)
+    if PEAKS in runs and not runs[PEAKS][1].few:
+        (value, weighed), (other, w) = runs[chosen], runs[PEAKS]
+        return PEAKS if other - value > FAR * math.hypot(weighed.error, w.error) else chosen
+    return chosen
 
 
 def judged(runs: dict[str, tuple[float, Weighed]], bounds: dict[str, float], details: dict[str, Any]) -> Estimate:
     """One estimate of `log Z` from several, and from lower bounds.
 
-    The forward run with the most effective weights gives the number. All others, and the bounds, can only object.
+    The best forward run gives the number. All others, and the bounds, can only object. A run from a wide base that lies
+    lower is no objection to chains from peaks that nearly all count: that it misses narrow modes is why there are such.
     """
-    forwards = [name for name in runs if not name.startswith("reverse")]
-    chosen = max(forwards, key=lambda name: runs[name][1].effective)
+    chosen = best(runs)
     value, weighed = runs[chosen]
     details = {
         **details,
@@ -115,13 +144,15 @@ def judged(runs: dict[str, tuple[float, Weighed]], bounds: dict[str, float], det
         return Estimate(value, math.inf, Status.NOT_FINITE, details)
     if weighed.few:
         return Estimate(value, weighed.error, Status.FEW_WEIGHTS, details)
+    sure = chosen == PEAKS and weighed.effective >= weighed.count / 2
     for name, (other, w) in runs.items():
         apart = abs(other - value) / max(math.hypot(weighed.error, w.error), 1e-9 * (1 + abs(value)))
-        if name != chosen and not w.few and apart > FAR:
+        explained = sure and other < value and not name.startswith("reverse")
+        if name != chosen and not w.few and apart > FAR and not explained:
             why = f"{chosen} gives {value:.4f}, {name} gives {other:.4f}, {apart:.1f} standard errors apart"
             return Estimate(value, weighed.error, Status.PATHS_DISAGREE, {**details, "why": why})
     for name, bound in bounds.items():
-        if bound > value + FAR * weighed.error + 1e-9 * (1 + abs(value)):
+        if bound > value + ABOVE * weighed.error + 1e-9 * (1 + abs(value)):
             why = f"{name} alone give log Z >= {bound:.4f}, the chains {value:.4f}"
             return Estimate(value, weighed.error, Status.PATHS_DISAGREE, {**details, "why": why})
     return Estimate(value, weighed.error, Status.OK, details)

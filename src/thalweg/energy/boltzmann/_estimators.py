@@ -23,16 +23,30 @@ from thalweg.energy.boltzmann._training import EXACT_UNITS, training
 class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What both estimators do; they differ in their machine and in the data they take."""
 
-    n_components: int
-    learning_rate: Any
-    batch_size: int
-    n_iter: int
-    chains: int
-    random_state: Any
-    check_input: str
     components_: np.ndarray
     intercept_visible_: np.ndarray
     intercept_hidden_: np.ndarray
+
+    def __init__(
+        self,
+        n_components: int = 256,
+        *,
+        learning_rate: float | None = None,
+        batch_size: int = 50,
+        n_iter: int = 200,
+        chains: int = 100,
+        verbose: int = 0,
+        random_state: Any = None,
+        check_input: str = "warn",
+    ):
+        self.n_components = n_components
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_iter = n_iter
+        self.chains = chains
+        self.verbose = verbose
+        self.random_state = random_state
+        self.check_input = check_input
 
     @property
     @abc.abstractmethod
@@ -168,8 +182,8 @@ class BernoulliRBM(_Estimator):
 
     **Arguments**
 
-    - `n_components`: hidden units. - `learning_rate`: where the rate starts. - `batch_size`, `n_iter`: data a step,
-      passes over the data. - `chains`: persistent chains.
+    - `n_components`: hidden units. - `learning_rate`: where the rate starts, 0.5 by default.
+    - `batch_size`, `n_iter`: data a step, passes over the data. - `chains`: persistent chains.
       The defaults were chosen on a validation part of the digits (`benchmarks/boltzmann_defaults.py`), among settings
       of no more than 6,000 steps there; batches of 25 do a little better in twice the time.
     - `verbose`: taken for compatibility; nothing is printed. - `random_state`: a seed or a `RandomState`.
@@ -188,27 +202,6 @@ class BernoulliRBM(_Estimator):
     >>> rbm.transform(data).shape, bool(rbm.score(data) > -1.2)  # independent units reach -3 ln 2 = -2.079
     ((20, 2), True)
     """
-
-    def __init__(
-        self,
-        n_components: int = 256,
-        *,
-        learning_rate: float = 0.5,
-        batch_size: int = 50,
-        n_iter: int = 200,
-        chains: int = 100,
-        verbose: int = 0,
-        random_state: Any = None,
-        check_input: str = "warn",
-    ):
-        self.n_components = n_components
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.n_iter = n_iter
-        self.chains = chains
-        self.verbose = verbose
-        self.random_state = random_state
-        self.check_input = check_input
 
     @property
     def model_(self) -> RBM:
@@ -271,14 +264,16 @@ class GaussianBernoulliRBM(_Estimator):
         random_state: Any = None,
         check_input: str = "warn",
     ):
-        self.n_components = n_components
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.n_iter = n_iter
-        self.chains = chains
-        self.verbose = verbose
-        self.random_state = random_state
-        self.check_input = check_input
+        super().__init__(
+            n_components,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            n_iter=n_iter,
+            chains=chains,
+            verbose=verbose,
+            random_state=random_state,
+            check_input=check_input,
+        )
 
     @property
     def model_(self) -> GaussianRBM:

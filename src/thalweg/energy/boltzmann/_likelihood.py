@@ -11,12 +11,13 @@ import numpy as np
 from thalweg._edge import shown
 from thalweg._noise import Normal
 from thalweg._results import Estimate, Status
-from thalweg.energy.boltzmann import _annealing, _annealing_density, _enumeration
+from thalweg.energy.boltzmann import _annealing, _annealing_density, _enumeration, _peaks
 from thalweg.energy.boltzmann._base import NormalBase, UniformBase
 from thalweg.energy.boltzmann._machine import Machine, check_count, check_machine, one_key, subtract
 from thalweg.energy.boltzmann._rbm import RBM
 
 AUTO_STATES = 2**18  # "auto" enumerates up to here: well under a second
+CLIMBS = 256  # from random states, for a lower bound
 
 
 def log_partition(
@@ -46,13 +47,16 @@ def log_partition(
     - `chains`, `steps`: how many chains, and how many temperatures (of each leg of the path). - `key`: key or seed.
 
     **Returns** an `Estimate`; an exact value has error 0. `details["runs"]` holds every run. The status is
-    `FEW_WEIGHTS` where fewer than 10 chains carry the weight, and `PATHS_DISAGREE` where two bases, or the runs
-    backwards, lie more than 4 standard errors apart, or where states found by climbing weigh more than `Z`: then
-    the value must not be believed.
+    `FEW_WEIGHTS` where fewer than 10 chains carry the weight. It is `PATHS_DISAGREE` where two bases, or the runs
+    backwards, lie more than 4 standard errors apart, or where states found by climbing weigh more than `Z`. Then the
+    value must not be believed. Of a log density of real numbers, up to 50 of them, the peaks are looked for too, and
+    a third base is made of them. Chains from it see narrow modes beside wide ones, which other bases miss: these may
+    then lie lower.
 
     **Raises** `ValueError` for an exact answer with more than 2^25 states.
 
-    **When not to trust it.** Annealing says nothing about modes that no chain and no datum saw. The mean of an
+    **When not to trust it.** Annealing says nothing about modes that no chain, no climb and no datum saw: in many
+    dimensions a narrow mode may be such, so give `data` where there are any. The mean of an
     annealed `log Z` is too low, never too high, which flatters the likelihood.
 
     Source: Neal (2001); Salakhutdinov and Murray (2008).
@@ -279,7 +283,7 @@ def _climb(machine: Machine, data: Any, key: Any) -> tuple[Any, Any]:
     def climb(_, h):
         return hidden(machine.draw_visible(h, jnp.full((len(h), machine.visible), unsure)))
 
-    coins, one = jax.random.bernoulli(key, 0.5, (256, machine.hidden)), jnp.eye(machine.hidden, dtype=bool)
+    coins, one = jax.random.bernoulli(key, 0.5, (CLIMBS, machine.hidden)), jnp.eye(machine.hidden, dtype=bool)
     starts = jnp.concatenate([coins, one, ~one, jnp.zeros_like(one[:1]), jnp.ones_like(one[:1])])
     h = jnp.where(starts, float(high), float(low))
     h = jax.lax.fori_loop(0, 30, climb, h if data is None else jnp.concatenate([h, hidden(data)]))
@@ -309,25 +313,70 @@ def _of_density(
         value = float(_sum_over_states(log_density, base))
         status = Status.OK if np.isfinite(value) else Status.NOT_FINITE
         return Estimate(value, 0.0, status, {"method": "exact", "states": 2**base.size})
-    bases = {"given base": base}
+    samples = None if data is None else _check_samples(data, base)
     if isinstance(base, NormalBase):
-        bases["base twice as wide"] = NormalBase(base.mean, 2 * base.scale)
-    runs = {}
-    for number, (name, start) in enumerate(bases.items()):
-        here = jax.random.fold_in(key, number)
-        log_weights, _, tuning = _annealing_density.forward(log_density, start, chains, steps, here)
+        return _anneal_reals(log_density, base, samples, chains, steps, key)
+    return _anneal_units(log_density, base, samples, chains, steps, key)
+
+
+def _check_samples(data: Any, base: Any) -> Any:
+    try:
+        samples = np.asarray(data, dtype=float)
+    except (TypeError, ValueError):
+        samples = np.zeros(0)
+    if samples.shape[1:] != base.shape or not np.all(np.isfinite(samples)) or not len(samples):
+        raise ValueError(f"data must be finite samples of shape (n, *{base.shape}), got {shown(data)}")
+    return jnp.asarray(samples)
+
+
+def _anneal_reals(log_density: Callable, base: NormalBase, samples: Any, chains: int, steps: int, key: Any) -> Estimate:
+    """Forward from two wide bases and from the peaks that are found, backward from samples along the best of these."""
+    runs: dict[str, Any] = {}
+    ways: dict[str, Any] = {}
+    seen = [] if samples is None else [samples]
+
+    def run(name, start):
+        here = jax.random.fold_in(key, len(runs))
+        log_weights, ends, tuning = _annealing_density.forward(log_density, start, chains, steps, here)
         weighed = _annealing.weigh(log_weights)
-        runs[name] = weighed.log_mean, weighed
-        if data is not None and start is base:
-            samples = np.asarray(data, dtype=float)
-            if samples.shape[1:] != base.shape or not np.all(np.isfinite(samples)) or not len(samples):
-                raise ValueError(f"data must be finite samples of shape (n, *{base.shape}), got {samples.shape}")
-            x = jnp.asarray(samples)[jax.random.randint(jax.random.fold_in(here, 5), (chains,), 0, len(samples))]
-            x = _annealing_density.settle(log_density, base, x, steps, jax.random.fold_in(here, 6), tuning)
-            back = _annealing_density.backward(log_density, base, x, steps, jax.random.fold_in(here, 7), tuning)
-            weighed = _annealing.weigh(back)
-            runs["reverse from the data"] = -weighed.log_mean, weighed
+        runs[name], ways[name] = (weighed.log_mean, weighed), (start, tuning)
+        seen.append(ends)
+
+    run("given base", base)
+    run("base twice as wide", NormalBase(base.mean, 2 * base.scale))
+    if base.mean.size <= _peaks.MOST_COORDINATES:
+        peaks = _peaks.find(log_density, base, seen[::-1], jax.random.fold_in(key, 8))
+        if peaks is not None:
+            run(_annealing.PEAKS, peaks)
+    if samples is not None:
+        start, tuning = ways[_annealing.best(runs)]
+        x = samples[jax.random.randint(jax.random.fold_in(key, 5), (chains,), 0, len(samples))]
+        x = _annealing_density.settle(log_density, start, x, steps, jax.random.fold_in(key, 6), tuning)
+        back = _annealing_density.backward(log_density, start, x, steps, jax.random.fold_in(key, 7), tuning)
+        weighed = _annealing.weigh(back)
+        runs["reverse from the data"] = -weighed.log_mean, weighed
     return _annealing.judged(runs, {}, {"method": "ais", "chains": chains, "steps": steps})
+
+
+def _anneal_units(
+    log_density: Callable, base: UniformBase, samples: Any, chains: int, steps: int, key: Any
+) -> Estimate:
+    """Forward from the uniform law, backward from samples, and a lower bound from states found by climbing."""
+    log_weights, ends, _ = _annealing_density.forward(log_density, base, chains, steps, jax.random.fold_in(key, 0))
+    weighed = _annealing.weigh(log_weights)
+    runs = {"given base": (weighed.log_mean, weighed)}
+    starts = [base.draw(jax.random.fold_in(key, 8), CLIMBS), ends]
+    if samples is not None:
+        x = samples[jax.random.randint(jax.random.fold_in(key, 5), (chains,), 0, len(samples))]
+        weighed = _annealing.weigh(
+            _annealing_density.backward(log_density, base, x, steps, jax.random.fold_in(key, 7), None)
+        )
+        runs["reverse from the data"] = -weighed.log_mean, weighed
+        starts.append(x)
+    x, logs = (np.asarray(part) for part in _annealing_density.climb(log_density, base, jnp.concatenate(starts)))
+    first = np.unique(x.reshape(len(x), -1), axis=0, return_index=True)[1]
+    bounds = {"states found by climbing": float(np.logaddexp.reduce(logs[first]))}
+    return _annealing.judged(runs, bounds, {"method": "ais", "chains": chains, "steps": steps})
 
 
 @eqx.filter_jit

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._edge import is_traced
 from thalweg._noise import Uniform
 from thalweg.energy.boltzmann import _units
 from thalweg.energy.boltzmann._machine import Machine, averaging, first_weights, parameter, rows
@@ -135,9 +136,10 @@ class RBM(Machine):
     def bias_of(self, data: Any) -> Any:
         """The visible biases of independent units with the means of `data`, one half count added to each value."""
         low, high = self.units
-        data = jnp.reshape(jnp.asarray(data), (-1, self.visible))
-        high_share = (jnp.sum((data - low) / (high - low), axis=0) + 0.5) / (len(data) + 1)
-        return jnp.log(high_share / (1 - high_share)) / (high - low)
+        xp: Any = jnp if is_traced(data) else np  # NumPy has nothing to compile
+        data = xp.reshape(xp.asarray(data), (-1, self.visible))
+        high_share = (xp.sum((data - low) / (high - low), axis=0) + 0.5) / (len(data) + 1)
+        return xp.log(high_share / (1 - high_share)) / (high - low)
 
     def log_partition_independent(self) -> Any:
         return jnp.sum(_units.log_sum(self.visible_bias, self.units)) + self.hidden * np.log(2)

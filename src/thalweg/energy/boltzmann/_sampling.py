@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._edge import is_traced
 from thalweg._noise import Uniform
 from thalweg._process import Process
 from thalweg.energy.boltzmann._machine import Machine, check_betas, check_count, check_machine
-from thalweg.processes import metropolis, tempering
+from thalweg.processes import metropolis, tempering, tempering_betas
 
+COPIES = 11  # of a tempered machine, at least
+LEAST_SWAPS = 0.2  # the share of swaps that neighbours accept, at least
 MOST_UNITS = 12  # units a layer may have for an exact transition: a table of 2^12 states squared
 
 
@@ -24,11 +27,13 @@ def sampler(model: Machine, method: str = "gibbs", *, sweeps: int = 1, betas: An
     - `method`: `"gibbs"`: the hidden layer, then the visible one; `"metropolis"`: one visible unit at a
       time (units of two values); `"tempering"`: copies at `betas` that swap, by Gibbs
       sweeps, along the path from independent units (with the means of `data`, if given) to the model.
-    - `sweeps`: Gibbs sweeps a step. - `betas`: for tempering, from 0 to 1; eleven equally spaced ones by default.
+    - `sweeps`: Gibbs sweeps a step. - `betas`: for tempering, from 0 to 1; by default eleven, or more where these do
+      not suffice, between which states swap about equally often, at least a fifth of the times they try: a trial finds
+      them (`tw.processes.tempering_betas`).
 
     **Returns** a `Process`; its state is `v` of shape (visible,), or (copies, visible) with tempering, where the last
-    copy is the model's. Many chains are members of `tw.ensemble`. Gibbs with one sweep, and Metropolis, carry
-    their exact `transition` where both layers have at most 12 units.
+    copy is the model's; `process.init(v)` makes either. Many chains are members of `tw.ensemble`. Gibbs with one
+    sweep, and Metropolis, carry their exact `transition` where both layers have at most 12 units.
 
     >>> import numpy as np, thalweg as tw
     >>> model = tw.energy.RBM(np.zeros((3, 2)), np.zeros(3), np.zeros(2))
@@ -51,9 +56,16 @@ def sampler(model: Machine, method: str = "gibbs", *, sweeps: int = 1, betas: An
     if method != "tempering":
         raise ValueError(f'method must be "gibbs", "metropolis" or "tempering", got {method!r}')
     base = model.independent(None if data is None else model.check_data(data))
-    betas = check_betas(betas, 11)
     laws = {"hidden": Uniform((sweeps, model.hidden)), "visible": model.visible_noise((sweeps,))}
-    return tempering(Process(_TemperedSweeps(base, model), laws, smooth=False), _TemperedDensity(base, model), betas)
+    kernel = Process(_TemperedSweeps(base, model), laws, smooth=False)
+
+    def tempered(betas: np.ndarray) -> Process:
+        return tempering(kernel, _TemperedDensity(base, model), betas, _Spread(len(betas)))
+
+    if betas is not None or is_traced(model):
+        return tempered(check_betas(betas, COPIES))
+    start = np.asarray(base.visible_mean(jnp.zeros(model.hidden)))
+    return tempered(tempering_betas(tempered, lambda n: np.tile(start, (n, 1)), copies=COPIES, rate=LEAST_SWAPS))
 
 
 def transition_matrix(model: Machine, sweeps: int = 1) -> Float[np.ndarray, "states states"]:
@@ -96,6 +108,16 @@ def _energies(model: Machine, v: Any, h: Any) -> Any:
 
 def _floating(v: Any) -> Any:
     return jnp.asarray(v, dtype=float)
+
+
+class _Spread(eqx.Module):
+    """The states of copies, from one state for all of them or from one for each."""
+
+    count: int = eqx.field(static=True)
+
+    def __call__(self, v: Any) -> Any:
+        v = _floating(v)
+        return v if v.ndim == 2 else jnp.broadcast_to(v, (self.count, *v.shape))
 
 
 class _Sweeps(eqx.Module):

@@ -13,7 +13,7 @@ from thalweg._edge import check_choice, check_number, is_traced, is_whole, shown
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
-from thalweg._noise import Choice, Shuffle, Uniform
+from thalweg._noise import Choice, Law, Shuffle, Uniform
 from thalweg._process import Process
 from thalweg.energy.boltzmann import _enumeration
 from thalweg.energy.boltzmann._gaussian import GaussianRBM
@@ -23,16 +23,21 @@ METHODS = ("pcd", "cd", "tempering", "exact")
 BATCH = 50
 EXACT_UNITS = 10  # hidden units of a Gaussian machine up to which the exact gradient is cheap: no chains to go astray
 MOST_NATURAL = 2**12  # visible states summed for an exact natural gradient
+PACE = 0.1  # at which temperatures move
 LEAST_VARIANCE = 1e-3  # of the data's own: below it a variance collapses onto single points
 
 
 class Training(NamedTuple):
-    """The state of a machine in training: the machine, its chains, the memory of the optimizer, the steps made."""
+    """The state of a machine in training: the machine, its chains, the memory of the optimizer, the steps made.
+
+    `betas`: with tempering, the inverse temperatures that the chains are at.
+    """
 
     model: Machine
     chains: Any
     opt_state: Any
     step: Any
+    betas: Any = ()
 
 
 def training(
@@ -76,7 +81,8 @@ def training(
     - `order`: `"shuffle"`: epochs without replacement; `"replacement"`; `"subset"`.
     - `weights`: of the data, shape (n,). A batch of total weight 0 skips the whole step, so that a fork without some
       data keeps every index and all of the noise.
-    - `betas`: for tempering, from 0 to 1; ten equally spaced ones by default.
+    - `betas`: for tempering, from 0 to 1; by default ten that move while training goes on, so that all neighbours swap
+      equally often (`state.betas`).
 
     **Returns** a `Process` whose state is a `Training`; `process.init(key)` makes one. Its `contributions` are those of
     the data only: the chains carry no label.
@@ -115,10 +121,11 @@ def training(
     laws: dict[str, Any] = {
         "replacement": lambda: Choice(n, shape=(batch_size,)),
         "subset": lambda: Choice(n, shape=(batch_size,), replace=False),
-        "shuffle": lambda: Shuffle(n, batch_size),
+        "shuffle": lambda: _Every(n) if batch_size == n else Shuffle(n, batch_size),
     }
     check_choice(order, "order", ("replacement", "subset", "shuffle"))
     rate, optimizer = _optimizer(optimizer, model, steps)
+    adapts = method == "tempering" and betas is None
     betas = _betas(betas) if method == "tempering" else None
     width = batch_size if method == "cd" else chains
     lead = (len(betas), width) if betas is not None else (width,)
@@ -141,7 +148,8 @@ def training(
         base=model.independent(rows) if betas is not None else None,
         least_variance=_least_variance(model, rows.var(axis=0)) if isinstance(model, GaussianRBM) else None,
         method=method,
-        centred=bool(centred),
+        centred=jnp.asarray(bool(centred)),
+        adapts=adapts,
         lead=lead,
     )
 
@@ -153,6 +161,18 @@ def training(
 
 def _machine(state: Training) -> Machine:
     return state.model
+
+
+class _Every(Law):
+    """All data in every batch: their order would be drawn for nothing."""
+
+    n: int = eqx.field(static=True)
+
+    def sample(self, key: Any, i: Any) -> Any:
+        return jnp.arange(self.n)
+
+    def atoms(self) -> tuple[Any, Any]:
+        return jnp.arange(self.n)[None], jnp.ones(1)
 
 
 class _Step(eqx.Module):
@@ -170,33 +190,42 @@ class _Step(eqx.Module):
     betas: Any
     base: Any
     least_variance: Any
+    centred: Any
     method: str = eqx.field(static=True)
-    centred: bool = eqx.field(static=True)
+    adapts: bool = eqx.field(static=True)
     lead: tuple[int, ...] = eqx.field(static=True)
 
     def init(self, key: Any = 0, model: Machine | None = None) -> Training:
         """A state whose chains start at data chosen at random."""
         model = self.start if model is None else model
-        chosen = jax.random.randint(one_key(key), self.lead, 0, len(self.data))
-        chains = self.data[chosen] if self.method != "exact" else jnp.zeros((1, model.visible))
+        chains = np.zeros((1, model.visible)) if self.method == "exact" else self._first_chains(one_key(key))
         memory = () if self.optimizer is None else as_arrays(self.optimizer.init(model))
-        return Training(model, chains, memory, jnp.zeros((), int))
+        return Training(model, jnp.asarray(chains), memory, jnp.asarray(0), () if self.betas is None else self.betas)
+
+    def _first_chains(self, key: Any) -> Any:
+        """Data chosen at random. NumPy chooses, since it has nothing to compile, unless the caller traces."""
+        n = len(self.data)
+        if is_traced((key, self.data)):
+            return self.data[jax.random.randint(key, self.lead, 0, n)]
+        rng = np.random.default_rng(np.ravel(jax.random.key_data(key)))
+        return np.asarray(self.data)[rng.integers(n, size=self.lead)]
 
     def __call__(self, state: Training, w: Any) -> Training:
         model = state.model
         batch = self.data[w["datum"]]
         scales = self._scales(w["datum"])
-        chains = self._moved(state, batch, w)
+        chains, betas = self._moved(state, batch, w)
         positive = model.derivatives(batch, scales)
         negative = self._of_model(model, chains)
         gradient = subtract(positive, jax.tree.map(lambda g: jnp.sum(scales) * g, negative))
         if self.natural is not None:
             gradient = self._natural(model, gradient, chains)
-        elif self.centred:
+        else:  # whether centred is a leaf: comparing the two ways compiles once
             total = jnp.maximum(jnp.sum(scales), 1e-300)
-            gradient = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            centred = _centre(model, gradient, self.mean, (scales @ model.hidden_mean(batch)) / total)
+            gradient = jax.tree.map(lambda a, b: jnp.where(self.centred, a, b), centred, gradient)
         gradient = eqx.tree_at(lambda m: m.weights, gradient, gradient.weights - self.weight_decay * model.weights)
-        after = self._updated(state, node(gradient, "gradient"), chains)
+        after = self._updated(state, node(gradient, "gradient"), chains)._replace(betas=betas)
         if self.weights is None:
             return after
         skip = jnp.sum(scales) == 0
@@ -213,25 +242,26 @@ class _Step(eqx.Module):
         weights = jnp.ones(len(datum)) if self.weights is None else self.weights[datum]
         return weights / len(datum)
 
-    def _moved(self, state: Training, batch: Any, w: Any) -> Any:
+    def _moved(self, state: Training, batch: Any, w: Any) -> tuple[Any, Any]:
+        """The chains after their sweeps and swaps, and the inverse temperatures that they are at."""
         if self.method == "exact":
-            return state.chains
+            return state.chains, state.betas
         v = batch if self.method == "cd" else state.chains
         if self.method != "tempering":
-            return _sweep_all(state.model, v, w)
-        path = lambda beta: self.base.interpolate(state.model, beta)  # noqa: E731
+            return _sweep_all(state.model, v, w), state.betas
+        betas, path = state.betas, lambda beta: self.base.interpolate(state.model, beta)
         hidden, visible = jnp.moveaxis(w["hidden"], 1, 0), jnp.moveaxis(w["visible"], 1, 0)
         move = lambda beta, v, h, u: _sweep_all(path(beta), v, {"hidden": h, "visible": u})  # noqa: E731
-        v = jax.vmap(move)(self.betas, v, hidden, visible)
+        v = jax.vmap(move)(betas, v, hidden, visible)
         value = jax.vmap(lambda beta, v: path(beta).log_unnormalized(v))
-        count = len(self.betas)
-        at = jnp.arange(count)
-        partner = jnp.where(at % 2 == w["parity"], at + 1, at - 1)
-        partner = jnp.where((partner < 0) | (partner >= count), at, partner)
-        own, swapped = value(self.betas, v), value(self.betas, v[partner])
-        gain = swapped + swapped[partner] - own - own[partner]
-        yes = jnp.log(w["swap"][jnp.minimum(at, partner)]) < gain
-        return jnp.where(yes[..., None], v[partner], v)
+        own, colder, warmer = value(betas, v), value(betas[1:], v[:-1]), value(betas[:-1], v[1:])
+        gain = colder + warmer - own[:-1] - own[1:]  # of a swap of copies k and k + 1, row k
+        turn = jnp.arange(len(gain)) % 2 == w["parity"]
+        yes = turn[:, None] & (jnp.log(w["swap"][:-1]) < gain)
+        nobody = jnp.zeros_like(yes[:1])
+        up, down = (jnp.concatenate(pair)[..., None] for pair in ((yes, nobody), (nobody, yes)))
+        v = jnp.where(up, jnp.roll(v, -1, axis=0), jnp.where(down, jnp.roll(v, 1, axis=0), v))
+        return v, _evened(betas, jnp.mean(jnp.exp(jnp.minimum(gain, 0)), axis=1)) if self.adapts else betas
 
     def _of_model(self, model: Machine, chains: Any) -> Machine:
         if self.method == "exact":
@@ -260,13 +290,20 @@ class _Step(eqx.Module):
         if self.least_variance is not None:
             bounded = jnp.maximum(model.log_variance, jnp.log(self.least_variance))
             model = eqx.tree_at(lambda m: m.log_variance, model, bounded)
-        return Training(model, chains, memory, state.step + 1)
+        return Training(model, chains, memory, state.step + 1, state.betas)
 
 
 def _sweep_all(model: Machine, v: Any, w: Any) -> Any:
     for i in range(len(w["hidden"])):
         v = model.draw_visible(model.draw_hidden(v, w["hidden"][i]), w["visible"][i])
     return v
+
+
+def _evened(betas: Any, shares: Any) -> Any:
+    """Inverse temperatures whose gaps have grown where neighbours swap more often than others, and shrunk elsewhere."""
+    gaps = jnp.diff(betas) * jnp.exp(PACE * (shares - jnp.mean(shares)))
+    inner = betas[0] + (betas[-1] - betas[0]) * jnp.cumsum(gaps)[:-1] / jnp.sum(gaps)
+    return betas.at[1:-1].set(inner)
 
 
 def _centre(model: Machine, gradient: Any, mu: Any, lam: Any) -> Any:
@@ -283,8 +320,8 @@ def _centre(model: Machine, gradient: Any, mu: Any, lam: Any) -> Any:
 
 
 def _visible_mean(model: Machine, rows: np.ndarray) -> Any:
-    v = model.one_hot(rows) if hasattr(model, "one_hot") else jnp.asarray(rows)
-    return jnp.mean(v, axis=0)
+    v = model.one_hot(rows) if hasattr(model, "one_hot") else rows
+    return jnp.asarray(np.mean(v, axis=0))
 
 
 def _least_variance(model: GaussianRBM, variance: np.ndarray) -> Any:

@@ -38,7 +38,8 @@ test-slow: environment ## the long statistical suites
 
 test-torch: environment ## the door for PyTorch; installs torch into .venv
 	@.ci/torch
-	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py src/thalweg/knowledge/torch
+	@$(RUN) -m pytest -q -n $(WORKERS) tests/knowledge/test_torch.py tests/knowledge/test_torch_loops.py \
+		tests/knowledge/test_transformers.py src/thalweg/knowledge/torch
 
 test-newest: ## the tests on the newest Python at hand (3.13 or later)
 	@.ci/test-newest
@@ -56,5 +57,5 @@ bench: environment ## benchmarks, side by side with peers; BENCH=ensemble runs o
 	@$(RUN) benchmarks/_record.py $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[!_]*.py))
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv .cache build dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .cache build docs/studies docs/_figures docs/_gallery dist report results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

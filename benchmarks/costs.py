@@ -27,7 +27,6 @@ def _contenders(run, response, steps, every):
         "a record of every step": lambda: run(options=tw.Options(chunk=steps), record=_kept).record,
         f"a record of every {every}th": lambda: run(options=tw.Options(chunk=steps), record=_kept, every=every).record,
         "response.jvp": response,
-        LASTING: lambda: _lasting(run),
     }
 
 
@@ -67,6 +66,20 @@ def lorenz(steps=100_000, every=50):
     return f"Lorenz, one run of {steps} steps", contenders
 
 
+def lasting():
+    """Progress and checkpoints on runs of seconds: some 20 ms a run and a few a visit, whatever its length."""
+    pit, lorenz = tw.systems.pit(0.02), tw.systems.lorenz(28.0)
+    states, state = jnp.full(4096, 1.00745), lorenz.init(a=1, b=1, c=1)
+    runs = {
+        "The pit, 4096 members, 200,000 steps": lambda **watch: tw.ensemble(pit, states, 200_000, key=0, **watch),
+        "Lorenz, one run of 60,000,000 steps": lambda **watch: tw.simulate(lorenz, state, 60_000_000, **watch),
+    }
+    for title, run in runs.items():
+        times = alternate({"plain": lambda run=run: run().state, LASTING: lambda run=run: _lasting(run)}, turns=5)
+        show(title, times)
+        target(f"{LASTING} / plain", times.ratio(LASTING, "plain"), most=1.03)
+
+
 def main() -> None:
     for title, contenders in (pit(), lorenz()):
         times = alternate(contenders)
@@ -74,7 +87,7 @@ def main() -> None:
         for name in list(contenders)[1:]:
             print(f"  {name} / plain: {times.ratio(name, 'plain'):.2f}")
         target(f"{CHUNKS} chunks / plain", times.ratio(f"{CHUNKS} chunks", "plain"), most=1.05)
-        target(f"{LASTING} / plain", times.ratio(LASTING, "plain"), most=1.03)
+    lasting()
 
 
 if __name__ == "__main__":

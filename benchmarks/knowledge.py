@@ -62,7 +62,7 @@ def torch_single(torch: Any, x: Any, y: Any, steps: int) -> Any:
     return train
 
 
-def minibatch(steps: int = 40) -> None:
+def minibatch(steps: int = 200) -> None:
     """784-256-10, 128 a step, ten groups: what each way of tallying costs over the training itself."""
     draw = np.random.default_rng(0)
     x, y = draw.random((2000, 784)), draw.integers(0, 10, 2000)
@@ -83,7 +83,7 @@ def minibatch(steps: int = 40) -> None:
             target(f"{name}, {way} / no tally", times.ratio(way, "no tally"), most=most)
 
 
-def hooks(steps: int = 40) -> None:
+def hooks(steps: int = 100) -> None:
     """The same network in PyTorch: the cost of listening."""
     torch = peer("torch")
     if not torch:

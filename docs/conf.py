@@ -41,7 +41,7 @@ nb_execution_cache_path = str(ROOT / "build" / "examples" / _sources.hexdigest()
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_merge_streams = True
 # The kernel sees nobody's own settings, and the command of the environment that builds the site.
 _profile = ROOT / "build" / "ipython" / "profile_default"

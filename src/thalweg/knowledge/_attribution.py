@@ -152,12 +152,46 @@ class Split(NamedTuple):
         """Whether groups move parameters in steps in which they have no data, or something else does."""
         return self.rests or any(self.memories)
 
+    @property
+    def slots(self) -> list[int]:
+        """The leaves of the memory that hold momenta, array by array."""
+        return list(itertools.chain(*self.memories))
+
+    @property
+    def entrywise(self) -> bool:
+        """Whether momenta may fade in each entry otherwise: where one takes in another by way of a scale."""
+        return bool(self.scales) and max(map(len, self.memories)) > 1
+
+    def unfaded(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """How the momenta of each array have faded so far: not at all. `[k][i]`: what is left in k of what i was."""
+        shapes = [leaf.shape if self.entrywise else (1,) * leaf.ndim for leaf in leaves]
+        return tuple(
+            [[jnp.full(shape, k == i, leaf.dtype) for i in range(len(slots))] for k in range(len(slots))]
+            for leaf, shape, slots in zip(leaves, shapes, self.memories, strict=True)
+        )
+
+    def fading(self, update: Update, before: Any, after: Any, params: Any) -> list[Any]:
+        """How the momenta of each array fade in one step, as `unfaded` has it."""
+        leaves = jax.tree.leaves(params)
+        seen = (before, after, params)
+        if not self.entrywise:  # all entries fade alike, whatever their scales are, and the first one tells
+            seen = (self._first(before), self._first(after), jax.tree.map(_first, params))
+        fading = [c.memory[1:] for c in self.linear(update, *seen, small(leaves))]
+        like = list(self.unfaded(leaves))
+        return jax.tree.map(lambda d, u: jnp.broadcast_to(d, u.shape).astype(u.dtype), fading, like)
+
+    def _first(self, opt_state: Any) -> Any:
+        """The optimizer's memory of the first entry of each array."""
+        leaves, structure = jax.tree.flatten(opt_state)
+        cut = {*self.slots, *self.scales}
+        return jax.tree.unflatten(structure, [_first(leaf) if at in cut else leaf for at, leaf in enumerate(leaves)])
+
     def shares(self, opt_state: Any, groups: int) -> tuple[Any, ...]:
         """The groups' parts of each momentum at the start: what there is belongs to none."""
         leaves = jax.tree.leaves(opt_state)
         return tuple(
             jnp.zeros((groups + 1, *jnp.shape(leaves[at])), leaves[at].dtype).at[groups].set(leaves[at])
-            for at in itertools.chain(*self.memories)
+            for at in self.slots
         )
 
     def coefficients(
@@ -250,6 +284,10 @@ class Split(NamedTuple):
             )
             for c, f in zip(found, factors, strict=True)
         ]
+
+
+def _first(array: Any) -> Any:
+    return array[(slice(0, 1),) * jnp.ndim(array)] if jnp.ndim(array) else array
 
 
 def combined(c: Coefficients, row: int, gradient: Any, memories: Sequence[Any]) -> Any:

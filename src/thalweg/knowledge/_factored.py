@@ -108,8 +108,8 @@ def plan(tally: Any, state: Any) -> Ways | None:
     return Ways(of, units, structure, shapes) if gained else None
 
 
-def step(tally: Any, carry: Any, state: Any, w: Any, next_state: Any) -> tuple:
-    """One step added: (the tallies, the largest error of conservation)."""
+def step(tally: Any, old: Probe, carry: Any, state: Any, w: Any, next_state: Any) -> tuple:
+    """One step added to what `carry` holds: (the tallies, the largest error of conservation)."""
     process, params = tally.process, state.params
     before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
     e = small(before)
@@ -120,7 +120,6 @@ def step(tally: Any, carry: Any, state: Any, w: Any, next_state: Any) -> tuple:
     kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
     layers = process.layers(state, w)
     steepest = jnp.max(jnp.stack([_largest(layer) for layer in layers if layer is not None]))
-    old: Probe = carry.probe
     ways = old.ways.of
     known = [a for a in before if a.size < LARGE]
     # Someone may have passed by a step: then the entries remembered are of other parameters.
@@ -138,7 +137,7 @@ def step(tally: Any, carry: Any, state: Any, w: Any, next_state: Any) -> tuple:
         scale = jnp.reshape(found[i].gradient[0], ())
         x, delta = _factors(layer)
         delta = scale * delta
-        at = carry.seen % len(before[i]) if large else slice(None)
+        at = (carry.seen - 1) % len(before[i]) if large else slice(None)
         one = _outer(x, delta, layer.transposed, at)
         there = after[i][at] if after[i].ndim else after[i]
         off.append(jnp.where(current | (not large), _off(one, past, there, abs(scale) * steepest), 0))
@@ -170,7 +169,7 @@ def tables(tally: Any, ways: Ways, kept: dict[str, list[Any]]) -> dict[str, list
             if tally.per == "module" or (tally.per == "unit" and transposed):
                 moved = jnp.sum(moved, axis=-1, keepdims=True)
             shape = {"parameter": part.shape, "unit": part.shape[-1:], "module": ()}[tally.per]
-            slopes = _rows.slopes_of(Layer(rows, moved, transposed), None, batch)
+            slopes = _rows.slopes_of(Layer(rows, moved, transposed), None, batch, tally.count)
             one = lambda i, slopes=slopes, shape=shape: _rows.gradient(  # noqa: E731
                 slopes, batch, i, lambda array, axis: array, shape
             )

@@ -5,6 +5,7 @@ at a time, so that they stay in the processor's cache, and only the tallies them
 give a group's gradient as one product over the group's rows of the batch, which is sorted by group for this.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +21,9 @@ TILE = 2**17  # bytes of a tile: a few of them fit a core's cache
 
 
 class Batch(NamedTuple):
-    """A batch sorted by group: the order, the rows of the tally it touches, and where each has its slots."""
+    """A batch sorted by group: groups of its slots, their order, the rows it touches, and where each has slots."""
 
+    groups: Any
     order: Any
     visited: Any
     starts: Any
@@ -41,10 +43,12 @@ def batch_of(groups: Any, others: int, all_rows: bool) -> Batch:
         visited = ordered[jnp.nonzero(first, size=len(groups), fill_value=0)[0]]
         count = jnp.sum(first)
     starts, ends = (jnp.searchsorted(ordered, visited, side=side, method="compare_all") for side in ("left", "right"))
-    return Batch(order, visited, starts, ends, count)
+    return Batch(groups, order, visited, starts, ends, count)
 
 
-class Slopes(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Slopes:
     """Where the gradients of one array by group come from: rows of a dense layer, or one gradient a group.
 
     The gradient of a group is `left^T right` over its rows of the sorted batch (`per` rows a datum), or the sum of
@@ -53,8 +57,8 @@ class Slopes(NamedTuple):
 
     left: Any
     right: Any
-    per: int
-    block: int
+    per: int = dataclasses.field(metadata={"static": True})
+    block: int = dataclasses.field(metadata={"static": True})
     stacked: Any
 
     @property
@@ -66,13 +70,13 @@ class Slopes(NamedTuple):
         return jnp.max(jnp.abs(self.left)) * right
 
 
-def slopes_of(layer: Any, stacked: Any, batch: Batch) -> Slopes:
-    """The gradients of one array, from its layer or, where it is none, from one gradient a group."""
+def slopes_of(layer: Any, stacked: Any, batch: Batch, groups: int) -> Slopes:
+    """The gradients of one array, from its layer or, where it is none, from one gradient a group (and for no group)."""
     if layer is None:
         return Slopes(None, None, 1, 1, stacked)
     data, per = layer.cotangents.shape[:2]
     # Most groups should fit one block; longer ones take several.
-    block = min(data * per, max(8, math.ceil(data * per / (8 * min(len(batch.visited), data))) * 8))
+    block = min(data * per, max(8, math.ceil(data * per / (8 * min(groups + 1, data))) * 8))
 
     def rows(array: Any) -> Any:
         if array is None:
@@ -110,6 +114,17 @@ class Measured(NamedTuple):
     moved: Any
 
 
+class Faded(NamedTuple):
+    """What became of the momenta of one array since the last tallied step.
+
+    - `falls[k][i]`: what is left in momentum k of what momentum i was then. - `now`, `then`: the optimizer's momenta.
+    """
+
+    falls: list[list[Any]]
+    now: list[Any]
+    then: list[Any]
+
+
 def divide(
     c: Coefficients,
     slopes: Slopes,
@@ -117,7 +132,7 @@ def divide(
     others: int,
     kept: list[tuple[Any, str, Any]],
     shares: list[Any],
-    falls: Any,
+    faded: Faded | None,
     before: Any,
     after: Any,
     steepest: Any,
@@ -126,13 +141,17 @@ def divide(
     """Add one step of one array to the tallies.
 
     - `others`: the row of what no group caused. - `kept`: (tally, its kind, which entries of the array it is of).
-    - `shares`: the groups' parts of the momenta; `falls`: how those have faded since the last tallied step, if at all.
+    - `shares`: the groups' parts of the momenta; `faded`: how those have faded since the last tallied step, if at all.
 
     **Returns** the tallies, the momenta's parts, and what the step measured.
     """
+    if faded is not None:
+        # What has entered the momenta since then is nobody's.
+        left = [sum(f * m for f, m in zip(line, faded.then, strict=True)) for line in faded.falls]
+        entered = [now - old for now, old in zip(faded.now, left, strict=True)]
     whole = all(part.local is None and part.shape == before.shape for _, _, part in kept)
     size = before.shape[0] if before.ndim else 1
-    tile = _tile(before, size) if whole else size
+    tile = tile_of(before) if whole else size
 
     def one_tile(t: Any, carried: tuple) -> tuple:
         tallies, shares, measured = carried
@@ -144,16 +163,17 @@ def divide(
 
         here = cut(before, 0) if before.ndim else before
         coefficients = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, c)
-        faded = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, falls)
+        if faded is not None:
+            falls, new = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, (faded.falls, entered))
 
         def one_row(i: Any, carried: tuple) -> tuple:
             tallies, renewed, total, sizes = carried
             row = batch.visited[i]
             slope = gradient(slopes, batch, i, cut if before.ndim else lambda array, axis: array, here.shape)
             memory = [_read(share, row, t * tile, here) for share in shares]
-            if faded is not None and memory:
-                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in faded]
-                memory = [jnp.where(row == others, m, p) for m, p in zip(memory, past, strict=True)]
+            if faded is not None:
+                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in falls]
+                memory = [p + jnp.where(row == others, n, 0) for p, n in zip(past, new, strict=True)]
             # Decay, and whatever else does not come from a gradient, is nobody's.
             made = [
                 combined(coefficients, k, slope, memory) + jnp.where(row == others, rest, 0)
@@ -162,7 +182,7 @@ def divide(
             change = made[0]
             renewed = [_write(new, row, 0, one) for new, one in zip(renewed, made[1:], strict=True)]
             tallies = [
-                _added(tally, row, t * tile, jnp.abs(change) if kind == "absolute" else change, part, per)
+                added(tally, row, t * tile, jnp.abs(change) if kind == "absolute" else change, part, per)
                 for tally, (_, kind, part) in zip(tallies, kept, strict=True)
             ]
             return tallies, renewed, total + change, sizes + jnp.abs(change)
@@ -188,8 +208,9 @@ def divide(
     return lax.fori_loop(0, size // tile, one_tile, start) if tile < size else one_tile(0, start)
 
 
-def _tile(array: Any, size: int) -> int:
+def tile_of(array: Any) -> int:
     """Rows of an array in one tile: a divisor of their number."""
+    size = array.shape[0] if array.ndim else 1
     row = max(1, array.size // max(1, size)) * array.dtype.itemsize
     most = max(1, TILE // row)
     return next(tile for tile in range(min(most, size), 0, -1) if size % tile == 0)
@@ -207,7 +228,7 @@ def _write(array: Any, row: Any, start: Any, value: Any) -> Any:
     return lax.dynamic_update_slice(array, value[None].astype(array.dtype), _at(row, start, array))
 
 
-def _added(tally: Any, row: Any, start: Any, change: Any, part: Any, per: str) -> Any:
+def added(tally: Any, row: Any, start: Any, change: Any, part: Any, per: str) -> Any:
     """A tally with a part of the step added to its row."""
     if per == "parameter" and part.local is None and tally.shape[1:] == part.shape:
         same = tally.ndim == change.ndim + 1 and tally.shape[2:] == change.shape[1:]

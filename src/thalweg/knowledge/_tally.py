@@ -12,8 +12,9 @@ from jax import lax
 from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
 from thalweg._process import Process, check_process
 from thalweg._select import select
-from thalweg.knowledge import _factored, _rows
-from thalweg.knowledge._attribution import Split, combined, small, split_of
+from thalweg.knowledge import _blocked, _factored, _rows
+from thalweg.knowledge._attribution import Split, split_of
+from thalweg.knowledge._rows import Faded
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
 jax.tree_util.register_dataclass(
@@ -28,13 +29,15 @@ class Tallying(NamedTuple):
 
     kept: dict[str, Any]
     shares: tuple[Any, ...]  # the groups' parts of the optimizer's momenta, as they were at the last tallied step
-    falls: tuple[Any, ...]  # how the momenta have faded since
+    falls: tuple[Any, ...]  # how the momenta have faded since, entry by entry or one number an array
+    past: tuple[Any, ...]  # the optimizer's momenta then
     counts: Any
     seen: Any
     tallied: Any
     conservation: Any
     cancellation: Any
-    probe: Any = ()  # of steps kept as their factors
+    probe: Any = ()  # of single data, kept as their factors
+    blocked: Any = ()  # of batches, kept as their factors
 
 
 class Tally(eqx.Module):
@@ -140,24 +143,25 @@ class Tally(eqx.Module):
         passed = carry._replace(seen=carry.seen + 1)
         if carry.probe:
             passed = passed._replace(probe=_factored.probe(carry.probe.ways, next_state.params, passed.seen))
-            follow = lambda tally, _, *seen: _factored_step(tally, carry, passed, *seen)  # noqa: E731
-            after = lambda *_: passed  # noqa: E731
+            follow = lambda c: _factored_step(self, carry.probe, c, state, w, next_state)  # noqa: E731
         elif self.process is None:
-            follow, after = _whole_step, lambda *_: passed
+            follow = lambda c: _whole_step(self, c, state, w, next_state)  # noqa: E731
         else:
-            follow, after = _split_step, _passed_step
+            # The step itself makes these too. Outside of the loop below the compiler makes them once for both.
+            layers = _layers_of(self, state, w)
+            follow = lambda c: _split_step(self, c, state, w, next_state, layers)  # noqa: E731
+        weighted = self.process is not None and self.process.step.weights is not None
+        real = ~self.process.step.skips(w) if weighted else True
+        if self.every == 1 and self.window is None and not weighted:
+            return follow(passed)
         chosen = self._chosen(carry.seen, state, w)
-        if self.every == 1 and self.window is None:
-            step = lambda: follow(self, passed, state, w, next_state)  # noqa: E731
-        else:
-            step = lambda: lax.cond(  # noqa: E731
-                chosen,
-                lambda: follow(self, passed, state, w, next_state),
-                lambda: after(self, passed, state, next_state),
-            )
-        if self.process is None or self.process.step.weights is None:
-            return step()
-        return lax.cond(self.process.step.skips(w), lambda: passed, step)
+        # A loop of one turn or none: in a branch of a condition the tables would be copied.
+        found = lax.fori_loop(0, (chosen & real).astype(int), lambda _, c: follow(c), passed)
+        if carry.falls:
+            faded = _faded(self, carry, state, next_state)
+            falls = jax.tree.map(lambda new, old: jnp.where(real & ~chosen, old, new), found.falls, faded)
+            found = found._replace(falls=falls)
+        return found
 
     def result(self, carry: Tallying) -> Tallied:
         """The tallies, as the parameters."""
@@ -175,6 +179,8 @@ class Tally(eqx.Module):
 
     def _expanded(self, carry: Tallying) -> Tallying:
         """With the tables that the logs of single data hold."""
+        if carry.blocked:
+            return _blocked.add_now(self, carry)
         if not carry.probe:
             return carry
         params = carry.probe.ways.like()
@@ -200,21 +206,25 @@ class Tally(eqx.Module):
 
         shares: tuple[Any, ...] = ()
         falls: tuple[Any, ...] = ()
+        past: tuple[Any, ...] = ()
         if self.process is not None:
             split = self._split(params)
             shares = split.shares(state.opt_state, self.count)
             if self.every > 1 or self.window is not None:
-                falls = tuple(_identity(leaf, len(slots)) for leaf, slots in zip(leaves, split.memories, strict=True))
+                falls = split.unfaded(leaves)
+                past = tuple(jax.tree.leaves(state.opt_state)[slot] for slot in split.slots)
         return Tallying(
             {kind: self._picked(params, room()) for kind in self.kinds},
             shares,
             falls,
+            past,
             jnp.zeros(self.count, int),
             jnp.zeros((), int),
             jnp.zeros((), int),
             jnp.zeros((), real),
             jnp.ones((), real),
             _factored.probe(ways, params, 0) if ways else (),
+            _blocked.start(self, state),
         )
 
     def _split(self, params: Any) -> Split:
@@ -292,13 +302,13 @@ def _whole_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     )
 
 
-def _factored_step(tally: Tally, carry: Tallying, passed: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
-    """A step of plain descent on one datum, of which the two factors are kept."""
+def _factored_step(tally: Tally, before: Any, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+    """A step of plain descent on one datum, of which the two factors are kept; `before`: what the last step left."""
     if jnp.ndim(w):
         raise ValueError("the noise of this step is a batch, and that of the tally's process is one datum")
-    kept, off = _factored.step(tally, carry, state, w, next_state)
+    kept, off = _factored.step(tally, before, carry, state, w, next_state)
     group = tally.groups[w]
-    return passed._replace(
+    return carry._replace(
         kept={kind: tally._picked(state.params, leaves) for kind, leaves in kept.items()},
         counts=_counted(tally, carry, w, jnp.where(group < 0, tally.count, group)),
         tallied=carry.tallied + 1,
@@ -317,7 +327,13 @@ def _added(tally: Tally, kept: dict[str, list[Any]], parts: list[Part], row: Any
     return out
 
 
-def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
+def _layers_of(tally: Tally, state: Any, w: Any) -> list[Any]:
+    """The layers of each array of parameters, `None` where it is none."""
+    layers = tally.process.layers
+    return [None] * len(jax.tree.leaves(state.params)) if layers is None else layers(state, w)
+
+
+def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any, layers: list[Any]) -> Tallying:
     """A step divided among the groups of its batch."""
     process, params = tally.process, state.params
     split = tally._split(params)
@@ -326,38 +342,47 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
     groups = jnp.where(tally.groups[w] < 0, tally.count, tally.groups[w])
     batch = _rows.batch_of(groups, tally.count, split.remembers)
-    layers = [None] * len(before) if process.layers is None else process.layers(state, w)
     stacked = _group_gradients(tally, state, w, groups) if None in layers else layers
-    slopes = [_rows.slopes_of(*pair, batch) for pair in zip(layers, stacked, strict=True)]
+    slopes = [_rows.slopes_of(*pair, batch, tally.count) for pair in zip(layers, stacked, strict=True)]
     gradient = process.contributions(state, w) if split.clipping != "none" else None
     update = jax.tree.map(jnp.subtract, next_state.params, params)
     found = split.coefficients(process.step.rule, gradient, update, state.opt_state, next_state.opt_state, params)
     steepest = jnp.max(jnp.stack([slope.largest for slope in slopes]))
     parts = tally._parts(params)
     kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
-    shares, falls, measured, at = list(carry.shares), [], [], 0
+    old, new_memory = ([jax.tree.leaves(s.opt_state)[slot] for slot in split.slots] for s in (state, next_state))
+    shares, measured, at = list(carry.shares), [], 0
+    blocked = carry.blocked.plan.arrays if carry.blocked else ()
     for i, (c, slope) in enumerate(zip(found, slopes, strict=True)):
+        if i in blocked:
+            continue
         own = slice(at, at := at + len(c.rest) - 1)
         mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
         tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
-        fall = carry.falls[i] if carry.falls else None
+        faded = Faded(carry.falls[i], old[own], list(carry.past[own])) if carry.falls else None
         new, shares[own], one = _rows.divide(
-            c, slope, batch, tally.count, tallies, shares[own], fall, before[i], after[i], steepest, tally.per
+            c, slope, batch, tally.count, tallies, shares[own], faded, before[i], after[i], steepest, tally.per
         )
         for (kind, j), leaf in zip(mine, new, strict=True):
             kept[kind][j] = leaf
-        falls.append(_identity(before[i], len(c.rest) - 1))
         measured.append(one)
+    measured.append(_rows.Measured(*jnp.zeros((3,))))
     off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
-    return carry._replace(
+    carry = carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
         shares=tuple(shares),
-        falls=tuple(falls) if carry.falls else (),
+        falls=split.unfaded(before) if carry.falls else (),
+        past=tuple(new_memory) if carry.falls else (),
         counts=_counted(tally, carry, w, groups),
         tallied=carry.tallied + 1,
         conservation=jnp.maximum(carry.conservation, off),
         cancellation=jnp.maximum(carry.cancellation, jnp.where(largest == 0, 1, largest / moved)),
     )
+    if not carry.blocked:
+        return carry
+    rates = [jnp.reshape(c.gradient[0], ()) if c.gradient[0].size == 1 else None for c in found]
+    carry = carry._replace(blocked=_blocked.keep(tally, carry.blocked, batch, slopes, rates, steepest, before, after))
+    return _blocked.add_full(tally, carry)
 
 
 def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:
@@ -367,38 +392,14 @@ def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:
     return carry.counts.at[groups].add(visits, mode="drop")
 
 
-def _passed_step(tally: Tally, carry: Tallying, state: Any, next_state: Any) -> Tallying:
-    """A step that is not tallied: what the groups have in the momenta fades, and the new gradient is nobody's."""
-    if not carry.shares:
-        return carry
-    params = state.params
-    split = tally._split(params)
-    old, new = jax.tree.leaves(state.opt_state), jax.tree.leaves(next_state.opt_state)
-    e = small(jax.tree.leaves(params))
-    found = split.linear(tally.process.step.rule, state.opt_state, next_state.opt_state, params, e)
-    shares, falls, at = list(carry.shares), [], 0
-    for c, slots, fall in zip(found, split.memories, carry.falls, strict=True):
-        nobody = [shares[at + k][-1] for k in range(len(slots))]
-        whole = [old[slot] for slot in slots]
-        for k, slot in enumerate(slots):
-            none = jnp.zeros_like(whole[k])
-            entered = new[slot] - combined(c, k + 1, none, whole)
-            shares[at + k] = shares[at + k].at[-1].set(combined(c, k + 1, none, nobody) + entered)
-        columns = range(len(slots))
-        falls.append([[sum(c.memory[k + 1][j] * fall[j][i] for j in columns) for i in columns] for k in columns])
-        at += len(slots)
-    return carry._replace(
-        shares=tuple(shares), falls=jax.tree.map(jnp.broadcast_to, tuple(falls), _shapes(carry.falls))
+def _faded(tally: Tally, carry: Tallying, state: Any, next_state: Any) -> tuple[Any, ...]:
+    """How the momenta have faded after one more step that is not tallied."""
+    split = tally._split(state.params)
+    fading = split.fading(tally.process.step.rule, state.opt_state, next_state.opt_state, state.params)
+    return tuple(
+        [[sum(d[k][j] * fall[j][i] for j in range(len(fall))) for i in range(len(fall))] for k in range(len(fall))]
+        for d, fall in zip(fading, carry.falls, strict=True)
     )
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(jnp.shape, tree)
-
-
-def _identity(leaf: Any, size: int) -> list[list[Any]]:
-    """How the momenta of one array have faded since the last tallied step: not at all."""
-    return [[jnp.full_like(leaf, k == i) for i in range(size)] for k in range(size)]
 
 
 def _group_gradients(tally: Tally, state: Any, w: Any, groups: Any) -> list[Any]:

@@ -3,7 +3,8 @@
 from thalweg._lazy import lazy
 
 _NAMES = {
-    "_tally": ["Tally", "memory"],
+    "_memory": ["memory"],
+    "_tally": ["Tally"],
     "_replay": ["replay"],
     "_callback": ["callback"],
 }

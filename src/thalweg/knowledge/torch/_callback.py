@@ -1,9 +1,14 @@
 """`callback`: a tally inside the Trainer of Hugging Face's transformers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from thalweg.knowledge.torch._tally import Tally
+
+FILE = "tally.pt"
 
 
 def callback(groups: int, labels: Callable[[dict[str, Any]], Any], **how: Any) -> Any:
@@ -14,6 +19,8 @@ def callback(groups: int, labels: Callable[[dict[str, Any]], Any], **how: Any) -
 
     After training, `callback.tally.result()` holds the tallies. A column that only `labels` uses has to reach the
     model: set `remove_unused_columns=False` and let `forward` accept it, or look the group up by something that does.
+    Each checkpoint of the Trainer gets a file `tally.pt`, and `train(resume_from_checkpoint=...)` goes on from it, if
+    the checkpoint lies in `output_dir`; otherwise the tally begins anew, and its note says from which step on.
 
     **Raises** `ImportError` where transformers is not installed.
     """
@@ -35,6 +42,8 @@ def callback(groups: int, labels: Callable[[dict[str, Any]], Any], **how: Any) -
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             model = given["model"]
             self.tally = tally = Tally(model, given["optimizer"], groups, **how)
+            if getattr(state, "global_step", 0):
+                self._resume(tally, _folder(args, state) / FILE, state.global_step)
 
             def set_labels(module: Any, positional: tuple, inputs: dict[str, Any]) -> None:
                 if module.training:
@@ -42,9 +51,26 @@ def callback(groups: int, labels: Callable[[dict[str, Any]], Any], **how: Any) -
 
             self._handle = model.register_forward_pre_hook(set_labels, with_kwargs=True)
 
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if self.tally is not None and getattr(state, "is_world_process_zero", True):
+                folder = _folder(args, state)
+                folder.mkdir(parents=True, exist_ok=True)
+                torch.save(self.tally.state_dict(), folder / FILE)
+
         def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if self.tally is not None:
                 self.tally.remove()
                 self._handle.remove()
 
+        def _resume(self, tally: Tally, file: Path, step: int) -> None:
+            if file.exists():
+                tally.load_state_dict(torch.load(file, weights_only=True))
+            else:
+                tally.notes.add(f"begun at step {step} of the training: there was no {file}")
+
     return TallyCallback()
+
+
+def _folder(args: Any, state: Any) -> Path:
+    """Where the Trainer keeps the checkpoint of this step."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -5,8 +5,9 @@ gradient of what came out, summed over the rows of the batch: so the rows of eac
 the groups' gradients sum to the layer's. One backward pass, the user's own, serves all groups.
 
 Every function here is called as `gradients(layer, inputs, cotangent, rows, add)`: `rows` tells which rows of an array
-belong to which group, and `add(parameter, group, gradient)` takes the result, or `add(parameter, group, a, b)`, whose
-gradient is `a^T b`.
+belong to which group, and `add(parameter, group, gradient)` takes the result, or `add(parameter, parts, a, b)` for
+gradients `a^T b`, where `parts` are the groups and their rows of `a` and `b`, or `add(parameter, None, gradients)` for
+those of all groups.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from torch.nn import functional
 Add = Callable[..., None]
 
 
+class NoBatch(ValueError):
+    """The rows of a layer are not those of the labels."""
+
+
 class Rows:
     """The groups of a batch: labels (batch,), or (batch, tokens), in 0..groups, where `groups` is none."""
 
@@ -26,28 +31,39 @@ class Rows:
         self.labels = labels
         self.present = torch.unique(labels).tolist()
         self.groups = groups
+        self.met = False  # whether a layer has these rows
         self._sorted: dict[Any, tuple[Tensor, list[tuple[int, slice]]]] = {}
 
     def of(self, array: Tensor, lead: int) -> Tensor:
         """The group of each row of an array, whose first `lead` axes are rows."""
         labels, shape = self.labels.to(array.device), tuple(array.shape[:lead])
         if tuple(labels.shape) != shape[: labels.ndim]:
-            raise ValueError(
+            raise NoBatch(
                 f"labels must lead like the batch: got shape {tuple(labels.shape)}, for a layer whose rows are {shape}"
             )
         return labels.reshape(*labels.shape, *[1] * (lead - labels.ndim)).expand(shape)
 
     def split(self, lead: int, *arrays: Tensor) -> Any:
         """(group, rows of each array) for each group present; arrays become (rows, ...)."""
-        first = arrays[0]
-        if len(self.present) == 1:
-            self.of(first, lead)
-            yield self.present[0], *(array.flatten(0, lead - 1) if lead > 1 else array for array in arrays)
-            return
-        order, parts = self._order(first, lead)
-        flat = [(array.flatten(0, lead - 1) if lead > 1 else array).index_select(0, order) for array in arrays]
+        parts, *flat = self.sorted(lead, *arrays)
         for group, part in parts:
             yield group, *(array[part] for array in flat)
+
+    def sorted(self, lead: int, *arrays: Tensor) -> Any:
+        """The groups present with their rows, and the arrays as (rows, ...), sorted by group."""
+        first = arrays[0]
+        flat = [array.flatten(0, lead - 1) if lead > 1 else array for array in arrays]
+        if len(self.present) == 1:
+            self.of(first, lead)
+            return [(self.present[0], slice(0, len(flat[0])))], *flat
+        order, parts = self._order(first, lead)
+        return parts, *(array.index_select(0, order) for array in flat)
+
+    def sums(self, lead: int, array: Tensor, dtype: torch.dtype) -> Tensor:
+        """The sum of each group's rows, (G + 1, ...)."""
+        flat = array.flatten(0, lead - 1) if lead > 1 else array
+        found = flat.new_zeros((self.groups + 1, *flat.shape[1:]), dtype=dtype)
+        return found.index_add_(0, self.of(array, lead).reshape(-1), flat.to(dtype))
 
     def _order(self, array: Tensor, lead: int) -> tuple[Tensor, list[tuple[int, slice]]]:
         shape = (tuple(array.shape[:lead]), array.device)
@@ -67,11 +83,10 @@ class Rows:
 def _linear(layer: nn.Module, x: Tensor, cotangent: Tensor, rows: Rows, add: Add, stride: int) -> None:
     lead = cotangent.ndim - 1
     transposed = type(layer).__name__ == "Conv1D"  # as GPT-2 of Hugging Face stores it: (inputs, units)
-    x = x.to(cotangent.dtype)[..., ::stride]
-    for group, xs, ds in rows.split(lead, x, cotangent):
-        add("weight", group, *((xs, ds) if transposed else (ds, xs)))
-        if layer.bias is not None:
-            add("bias", group, ds.sum(0, dtype=_wide(ds)))
+    parts, xs, ds = rows.sorted(lead, x.to(cotangent.dtype)[..., ::stride], cotangent)
+    add("weight", parts, *((xs, ds) if transposed else (ds, xs)))
+    if layer.bias is not None:
+        add("bias", None, rows.sums(lead, cotangent, _wide(cotangent)))
 
 
 def _wide(array: Tensor) -> torch.dtype:

@@ -1,6 +1,5 @@
 """`Tally`: three lines in a training loop of PyTorch's, and every step says which data moved which parameters."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +9,18 @@ from torch import Tensor, nn
 
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 from thalweg.knowledge.torch import _layers
-from thalweg.knowledge.torch._layers import Rows, rule_for
+from thalweg.knowledge.torch._layers import NoBatch, Rows, rule_for
+from thalweg.knowledge.torch._log import LARGE, Log
+from thalweg.knowledge.torch._memory import bytes_of, check_kinds
 from thalweg.knowledge.torch._rules import RULES, check_optimizer, memory_name
 
 # How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
 TILE = 2**16  # numbers of all groups that are worked on at a time
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+COUPLED = (
+    "batch norm makes the data of a batch depend on each other: a group's part is what passed through its data, and "
+    "not what they would have taught alone"
+)
 
 
 class Tally:
@@ -34,7 +39,8 @@ class Tally:
 
     Known layers: linear, convolution, embedding (tied too), layer, RMS, group, instance and batch norm,
     `nn.MultiheadAttention`, GPT-2's Conv1D; subclasses that do not change `forward`. Parameters of other layers are
-    left out, and `refused` says why. Known optimizers: SGD (momentum, Nesterov), Adam, AdamW, RMSprop, Adagrad. Under
+    left out, and so are those that meet no datum by itself, such as an embedding of positions that all data share;
+    `refused` says why. Known optimizers: SGD (momentum, Nesterov), Adam, AdamW, RMSprop, Adagrad. Under
     Adam all groups share the second moments of the step: nobody is credited for the scale. Clipping and loss scaling
     act as one factor on all groups' parts. Gradients may be accumulated over several backward passes, and averaged
     over the processes of `DistributedDataParallel` (pass the wrapped model). Under autocast the parts sum to the
@@ -78,29 +84,35 @@ class Tally:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         if per not in RESOLUTIONS:
             raise ValueError(f'per must be "parameter", "unit" or "module", got {per!r}')
-        self.kinds = _check_kinds(kinds)
+        self.kinds = check_kinds(kinds)
         if where is not None and not callable(where):
             raise TypeError(f"where must be a function of a parameter's name, got {where!r}")
         self.window = _check_window(window)
         self.optimizer = check_optimizer(optimizer)
         self.groups, self.every, self.per, self.stride = int(groups), int(every), per, int(stride)
-        self.labels: Any = None
+        self._labels: Any = None
         self.refused: dict[str, str] = {}
+        self.notes: set[str] = set()
         self.counts = torch.zeros(self.groups, dtype=torch.int64)
         self.seen = self.tallied = 0
-        self.conservation, self.cancellation = 0.0, 1.0
+        self._off, self._cancelling = 0.0, 1.0
+        self._where = where
+        model = getattr(model, "_orig_mod", model)  # of torch.compile
         self._parallel = isinstance(model, nn.parallel.DistributedDataParallel)
-        self._model = model.module if self._parallel else model
-        self._rows: tuple[Any, Rows] | None = None
+        model = model.module if self._parallel else model
+        self._model: nn.Module = getattr(model, "_orig_mod", model)
+        self._rows: tuple[int, Rows] | None = None
         self._precision = torch.float64
         self._counted: list[Rows] = []
         self._visits = torch.zeros(self.groups, dtype=torch.int64)
         self._touched: set[str] = set()
+        self._unlike: dict[str, tuple[str, Rows]] = {}  # parameters whose rows are not those of the labels, and why
+        self._given: dict[int, Any] = {}
         self._handles: list[Any] = []
         self._before: dict[str, Tensor] = {}
         self._fresh: set[str] = set()
         self.parameters, self._names = self._listen(where)
-        size = _bytes(self._sizes(), self.groups, self.kinds, per, self._has_momentum())
+        size = bytes_of(self._sizes(), self.groups, self.kinds, per, self._has_momentum())
         if size > most_bytes:
             self.remove()
             raise ValueError(
@@ -112,7 +124,9 @@ class Tally:
         self._gradients = {name: room(view) for name, view in views.items()}
         # Rows of `_gradients` that hold something; the others are left as they were, and count as zero.
         self._filled: dict[str, set[int]] = {name: set(range(self.groups + 1)) for name in views}
-        self._totals: dict[str, Tensor] = {}
+        self._logs = {
+            name: Log(tuple(view.shape), self.groups, view) for name, view in views.items() if self._logged(name)
+        }
         self._momenta: dict[str, Tensor] = {}
         self._fades: dict[str, float] = {}
         self._kept = {
@@ -120,7 +134,28 @@ class Tally:
             for kind in self.kinds
         }
 
-    # --- What is read ---
+    # --- What is set, and what is read ---
+
+    @property
+    def labels(self) -> Any:
+        """The groups of the data of the forward pass to come."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Any) -> None:
+        self._labels, self._rows = labels, None
+
+    @property
+    def conservation(self) -> float:
+        """How far the parts were from the change, at most; see `Tallied`."""
+        self._flush()
+        return self._off
+
+    @property
+    def cancellation(self) -> float:
+        """How much larger than the change the parts were, at most; see `Tallied`."""
+        self._flush()
+        return self._cancelling
 
     @property
     def absolute(self) -> dict[str, Tensor]:
@@ -134,6 +169,7 @@ class Tally:
 
     def result(self) -> Tallied:
         """The tallies so far, labelled, as those of `tw.knowledge.Tally`."""
+        self._flush()
         kept = {kind: {name: leaf.cpu() for name, leaf in self._kept[kind].items()} for kind in self.kinds}
         found = Tallied(
             kept.get("absolute"),
@@ -145,13 +181,15 @@ class Tally:
             "parameter" if self.per != "unit" else "unit",
             {name: self._units(name) for name in self.parameters},
             TOLERANCES[self._precision] if self.parameters else None,
-            "; ".join(sorted(set(self.refused.values()))),
+            "; ".join([*sorted(set(self.refused.values())), *sorted(self.notes)]),
         )
         return found.per("module") if self.per == "module" else found
 
     def state_dict(self) -> dict[str, Any]:
         """All that the tally needs to go on, for a checkpoint."""
+        self._flush()
         for name in self.parameters:
+            self._spill(name)
             self._settle(name)
         copied = lambda tree: {name: leaf.clone() for name, leaf in tree.items()}  # noqa: E731
         return {
@@ -161,9 +199,10 @@ class Tally:
             "fades": dict(self._fades),
             "counts": self.counts.clone(),
             "visits": self._visits.clone(),
-            "numbers": [self.seen, self.tallied, self.conservation, self.cancellation],
+            "numbers": [self.seen, self.tallied, self._off, self._cancelling],
             "precision": str(self._precision),
             "refused": dict(self.refused),
+            "notes": sorted(self.notes),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,8 +224,10 @@ class Tally:
             dict(state["fades"]),
         )
         self._filled = {name: set(range(self.groups + 1)) for name in self.parameters}
+        self.notes = set(state["notes"])
+        self._logs = {name: Log(log.shape, self.groups, log.like) for name, log in self._logs.items()}
         self.counts, self._visits = state["counts"].clone(), state["visits"].clone()
-        self.seen, self.tallied, self.conservation, self.cancellation = state["numbers"]
+        self.seen, self.tallied, self._off, self._cancelling = state["numbers"]
         self._precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
 
     def remove(self) -> None:
@@ -253,10 +294,13 @@ class Tally:
         inside = self.window is None or self.window[0] <= self.seen < self.window[1]
         return inside and (self.seen + 1) % self.every == 0
 
+    @torch.compiler.disable
     def _after_forward(self, layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output
         if not isinstance(out, Tensor) or not out.requires_grad or not torch.is_grad_enabled() or not self._due():
             return
+        if self.labels is None and not layer.training:
+            return  # someone looks at the model before the training begins
         rows = self._current_rows()
         out.register_hook(lambda cotangent: self._split(layer, args, kwargs, cotangent.detach(), rows))
 
@@ -265,7 +309,8 @@ class Tally:
             raise ValueError(
                 "labels must be set before the forward pass: tally.labels = the group of each datum (-1: none)"
             )
-        if self._rows is None or self._rows[0] is not self.labels:
+        version = self.labels._version if isinstance(self.labels, Tensor) else 0
+        if self._rows is None or self._rows[0] != version:
             labels = torch.as_tensor(self.labels).detach()
             if (
                 labels.is_floating_point()
@@ -283,14 +328,14 @@ class Tally:
                 raise ValueError(
                     f"labels must be from 0 to {self.groups - 1}, or -1 for none, got from {least} to {most}"
                 )
-            self._rows = self.labels, Rows(torch.where(labels < 0, self.groups, labels), self.groups)
+            self._rows = version, Rows(torch.where(labels < 0, self.groups, labels), self.groups)
         return self._rows[1]
 
     @torch.no_grad()
     def _split(self, layer: nn.Module, args: tuple, kwargs: dict, cotangent: Tensor, rows: Rows) -> None:
         """Each group's gradient of one layer, in the backward pass."""
         if not self._touched:
-            torch.autograd.Variable._execution_engine.queue_callback(self._touched.clear)
+            torch.autograd.Variable._execution_engine.queue_callback(self._end_of_pass)
             self._touched.add("")
         if not any(seen is rows for seen in self._counted):
             self._counted.append(rows)
@@ -299,33 +344,98 @@ class Tally:
         own = dict(layer.named_parameters(recurse=isinstance(layer, nn.MultiheadAttention)))
         names = {key: self._names[id(p)] for key, p in own.items()}
         for key, p in own.items():
+            if names[key] in self.parameters and names[key] not in self._touched:
+                self._touched.add(names[key])
+                self._begin(names[key], p)
+
+        def add(key: str, group: Any, left: Tensor, right: Tensor | None = None) -> None:
             name = names[key]
-            if name in self.parameters and name not in self._touched:
-                self._touched.add(name)
-                # Nothing accumulated, so that this backward pass is the first since zero_grad.
-                if p.grad is None or not p.grad.any():
-                    self._filled[name].clear()
-
-        def add(key: str, group: int, left: Tensor, right: Tensor | None = None) -> None:
-            if names[key] not in self.parameters:
+            if name not in self.parameters:
                 return
-            row, filled = self._gradients[names[key]][group], self._filled[names[key]]
-            left = left.to(row.dtype)
-            if right is None:
-                row.copy_(left) if group not in filled else row.add_(left)
-            elif group not in filled:
-                torch.mm(left.T, right.to(row.dtype), out=row)
+            log = self._logs.get(name)
+            if log is None or log.open is None or right is None:
+                self._spill(name)
+                self._enter(name, group, left, right)
+            elif len(rows.present) == 1:  # these are no copies, and what holds them may be written to after the pass
+                log.open.append((group, left.clone(), right.clone()))
             else:
-                row.addmm_(left.T, right.to(row.dtype))
-            filled.add(group)
+                log.open.append((group, left, right))
 
-        if isinstance(layer, nn.MultiheadAttention):
-            _layers.attention(layer, args, kwargs, cotangent, rows, add, self.stride)
+        try:
+            if isinstance(layer, nn.MultiheadAttention):
+                _layers.attention(layer, args, kwargs, cotangent, rows, add, self.stride)
+            else:
+                x = args[0] if args else next(iter(kwargs.values()))
+                self._check_given(layer, x, rows)
+                rule = rule_for(layer)
+                assert rule is not None
+                rule(layer, x.detach(), cotangent, rows, add, self.stride)
+            rows.met = True
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
+                self.notes.add(COUPLED)
+        except NoBatch as problem:
+            self._unlike |= dict.fromkeys(
+                (name for name in names.values() if name in self.parameters), (str(problem), rows)
+            )
+
+    def _begin(self, name: str, p: Tensor) -> None:
+        """A backward pass comes to a parameter for the first time."""
+        log = self._logs.get(name)
+        # Nothing accumulated, so that this backward pass is the first since zero_grad.
+        if p.grad is None or not p.grad.any():
+            self._filled[name].clear()
+            if log is not None:
+                log.open = []
+        else:
+            self._spill(name)
+
+    def _spill(self, name: str) -> None:
+        """Add up the factors kept of this pass."""
+        log = self._logs.get(name)
+        if log is not None and log.open is not None:
+            for factors in log.spill():
+                self._enter(name, *factors)
+
+    def _enter(self, name: str, group: Any, left: Tensor, right: Tensor | None = None) -> None:
+        """Add a gradient to that of a group, or of all (`None`); or `left^T right` over the rows of each group."""
+        rows, filled = self._gradients[name], self._filled[name]
+        if right is not None:
+            left, right = left.to(rows.dtype), right.to(rows.dtype)
+            for one, part in group:
+                torch.addmm(rows[one], left[part].T, right[part], beta=float(one in filled), out=rows[one])
+                filled.add(one)
+        elif group is not None:
+            rows[group].copy_(left) if group not in filled else rows[group].add_(left)
+            filled.add(group)
+        else:
+            self._settle(name)
+            rows.add_(left)
+
+    def _check_given(self, layer: nn.Module, x: Tensor, rows: Rows) -> None:
+        """Refuse a layer that reads the same rows whatever the data are, such as an embedding of positions.
+
+        Its rows could be as many as the labels by chance, and are those of no datum.
+        """
+        past = self._given.get(id(layer), ())
+        if x.requires_grad or past is None:
             return
-        x = args[0] if args else next(iter(kwargs.values()))
-        rule = rule_for(layer)
-        assert rule is not None
-        rule(layer, x.detach(), cotangent, rows, add, self.stride)
+        if not past:
+            self._given[id(layer)] = x.clone(), rows.labels
+        elif past[0].shape != x.shape or not torch.equal(past[0], x):
+            self._given[id(layer)] = None  # it reads data
+        elif (past[1].shape != rows.labels.shape or not torch.equal(past[1], rows.labels)) and not (x == x[:1]).all():
+            raise NoBatch(
+                f"{type(layer).__name__} reads the same rows whatever the data: they are not those of the labels"
+            )
+
+    def _end_of_pass(self) -> None:
+        """At the end of a backward pass: parameters whose rows are not those of the labels are left out."""
+        self._touched.clear()
+        unlike, self._unlike = self._unlike, {}
+        for name, (why, rows) in unlike.items():
+            if not rows.met:
+                raise ValueError(why)
+            self._refuse(name, f"{name} is left out of the tally: {why}")
 
     # --- Listening to the optimizer ---
 
@@ -348,12 +458,12 @@ class Tally:
         due = self._due()
         self.seen += 1
         moved = [(group, name, p) for group, name, p in self._each() if p.grad is not None]
+        self._refuse_newcomers()
         if due:
             self._reduce([name for _, name, _ in moved])
-            self._totals = {name: self._total(name) for _, name, _ in moved}
             factors = self._factors(moved)
             self._count()
-            largest, change = [], []
+            largest, change, closed = [], [], []
             steepest = max((self._steepness(name, p, factors.get(name)) for _, name, p in moved), default=0.0)
         for group, name, p in moved:
             if name not in self.parameters:
@@ -361,30 +471,62 @@ class Tally:
             state = {
                 key: self._view(name, value) if _like(value, p) else value for key, value in self._state(p).items()
             }
-            before = self._before.get(name, self._view(name, p.detach()))
+            after = self._view(name, p.detach())
+            before = self._before.get(name, after)
             rule = RULES[type(self.optimizer)](group, state, before, name in self._fresh)
             if not due:
                 self._pass(name, p, rule, before, memory_name(self.optimizer, group))
                 continue
-            factor, key = factors[name], memory_name(self.optimizer, group)
+            factor, key, log = factors[name], memory_name(self.optimizer, group), self._logs.get(name)
             scalars = isinstance(rule.scale, float) and isinstance(factor, float)
             plain = scalars and not key and not rule.pull and rule.rest is None
+            if log is not None and log.open is not None and plain:
+                sharp = abs(rule.scale) * steepest
+                far = log.close(factor * rule.sign * rule.scale, before, after, sharp)
+                change.append((torch.zeros_like(far), far))
+                closed.append(name)
+                continue
+            self._spill(name)
             if plain and self.per == "parameter" and p.ndim:
                 scale = factor * rule.sign * rule.scale
+                total = self._total(name).mul_(scale)
                 size = self._add_scaled(name, scale)
-                total = self._totals[name].mul_(scale)
             else:
                 self._settle(name)
                 rows = self._rows_of(name, rule, before, factor, key)
                 size, total = self._add(name, rows), _sum(rows)
             largest.append(size.max())
-            change.append(self._check(total, before, self._view(name, p.detach()), size, rule, steepest))
+            change.append(self._check(total, before, after, size, rule, steepest))
         if due and change:
             off, moves = (torch.stack(parts).max() for parts in zip(*change, strict=True))
             self.tallied += 1
-            self.conservation = max(self.conservation, float(off))
-            if float(moves) > 0:
-                self.cancellation = max(self.cancellation, float(torch.stack(largest).max() / moves))
+            self._off = max(self._off, float(off))
+            if largest and float(moves) > 0:
+                self._cancelling = max(self._cancelling, float(torch.stack(largest).max() / moves))
+            for name in closed:
+                self._logs[name].far += float(moves)
+                if self._logs[name].full:
+                    self._flush(name)
+
+    @torch.no_grad()
+    def _flush(self, *names: str) -> None:
+        """Add steps that are kept as factors to the tallies, of these parameters or of all."""
+        for name in names or self._logs:
+            log = self._logs[name]
+            if log.steps:
+                kept = {kind: self._kept[kind][name] for kind in self.kinds}
+                off, cancelling = log.add_to(kept, self._view(name, self.parameters[name].detach()))
+                self._off, self._cancelling = max(self._off, off), max(self._cancelling, cancelling)
+
+    def _refuse_newcomers(self) -> None:
+        """Parameters that train now, and did not when the tally was made."""
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                name = self._names.get(id(p))
+                if name is None or name in self.parameters or name in self.refused or p.grad is None:
+                    continue
+                if self._where is None or self._where(name):
+                    self.refused[name] = f"{name} was not trained when the tally was made, and is left out"
 
     def _each(self) -> Any:
         """(parameter group, name, parameter) of all that is tallied."""
@@ -477,7 +619,7 @@ class Tally:
 
     def _steepness(self, name: str, p: Any, factor: Any) -> float:
         """The largest entry of a gradient, as it was before it was clipped entry by entry."""
-        unclipped = self._totals[name] if isinstance(factor, Tensor) else p.grad
+        unclipped = self._total(name) if isinstance(factor, Tensor) else p.grad
         return float(max(-(ends := unclipped.aminmax())[0], ends[1]))
 
     def _check(self, total: Tensor, before: Tensor, after: Tensor, size: Tensor, rule: Any, steepest: float) -> Any:
@@ -500,10 +642,7 @@ class Tally:
         One factor for all explains clipping by the norm; one a parameter, clipping in parts; one an entry, by value.
         A parameter that none explains got gradient that did not pass through its layer, and is refused.
         """
-        pairs = {}
-        for _, name, p in moved:
-            mine = self._totals[name]
-            pairs[name] = (self._view(name, p.grad).to(mine.dtype), mine)
+        pairs = {name: self._pair(name, p) for _, name, p in moved}
         if not pairs:
             return {}
         norm = lambda array: float(torch.linalg.vector_norm(array))  # noqa: E731
@@ -515,25 +654,43 @@ class Tally:
         tolerance = TOLERANCES[self._tolerated()]
         largest = max(norm(g) for g, _ in pairs.values())
         rounding = min(100 * torch.finfo(self._tolerated()).eps, 1e-2)
-        factors: dict[str, Any] = {}
-        for name, (gs, ss) in numbers.items():
-            g, s = pairs[name]
+
+        def explained(g: Tensor, s: Tensor, own: float, by_entry: bool) -> Any:
             # Some gradients are zero but for rounding, such as that of a bias before a batch norm.
             allowed = tolerance * norm(g) + rounding * largest
-            for factor in (everywhere, gs / ss if ss else 1.0):
+            for factor in (everywhere, own):
                 if norm(torch.sub(g, s, alpha=factor)) <= allowed:
-                    factors[name] = factor
-                    break
-            else:
-                noise = rounding * g.abs().max()
-                by_entry = torch.where((g.abs() <= noise) & (s.abs() <= noise), 1.0, g / s)
-                # Clipping by value makes entries smaller, and changes no sign.
-                if float(by_entry.min()) >= 0 and float(by_entry.max()) <= 1 + tolerance:
-                    factors[name] = by_entry
-                else:
-                    why = "part of its gradient did not pass through its layer (a penalty, a function of the weight)"
-                    self._refuse(name, f"{name}: {why}, and it is left out of the tally")
+                    return factor
+            if not by_entry:
+                return None
+            noise = rounding * g.abs().max()
+            factors = torch.where((g.abs() <= noise) & (s.abs() <= noise), 1.0, g / s)
+            # Clipping by value makes entries smaller, and changes no sign.
+            return factors if float(factors.min()) >= 0 and float(factors.max()) <= 1 + tolerance else None
+
+        factors: dict[str, Any] = {}
+        for _, name, p in moved:
+            gs, ss = numbers[name]
+            own = gs / ss if ss else 1.0
+            log = self._logs.get(name)
+            probed = log is not None and log.open is not None
+            factors[name] = explained(*pairs[name], own, not probed)
+            if factors[name] is None and probed:
+                self._spill(name)
+                factors[name] = explained(*self._pair(name, p), own, True)
+            if factors[name] is None:
+                del factors[name]
+                why = "part of its gradient did not pass through its layer (a penalty, a function of the weight)"
+                self._refuse(name, f"{name}: {why}, and it is left out of the tally")
         return factors
+
+    def _pair(self, name: str, p: Any) -> tuple[Tensor, Tensor]:
+        """The optimizer's gradient and the groups' sum: all entries, or random sums of them where factors are kept."""
+        log, gradient = self._logs.get(name), self._view(name, p.grad)
+        if log is not None and log.open is not None:
+            return log.probe(gradient)
+        mine = self._total(name)
+        return gradient.to(mine.dtype), mine
 
     def _tolerated(self) -> torch.dtype:
         single = any(_layers._wide(p) == torch.float32 for p in self.parameters.values())
@@ -543,7 +700,7 @@ class Tally:
 
     def _refuse(self, name: str, why: str) -> None:
         self.refused[name] = why
-        for kept in (self.parameters, self._gradients, self._momenta, *self._kept.values()):
+        for kept in (self.parameters, self._gradients, self._momenta, self._logs, *self._kept.values()):
             kept.pop(name, None)
 
     def _reduce(self, names: list[str]) -> None:
@@ -582,53 +739,24 @@ class Tally:
         return 1 if name in self._transposed else 0
 
     def _of_kind(self, kind: str) -> dict[str, Tensor]:
+        self._flush()
         if kind not in self.kinds:
             raise AttributeError(f"this tally does not keep {kind} changes: make it with kinds including {kind!r}")
         return dict(self._kept[kind])
 
-    def _sizes(self) -> list[tuple[tuple[int, ...], int]]:
+    def _logged(self, name: str) -> bool:
+        """Whether steps of a parameter may be kept as factors: a matrix, under plain descent, on one process."""
+        group = next(g for g in self.optimizer.param_groups if any(p is self.parameters[name] for p in g["params"]))
+        plain = type(self.optimizer) is torch.optim.SGD and not group["momentum"] and not group["weight_decay"]
+        large = self.parameters[name].ndim == 2 and self.parameters[name].numel() >= LARGE
+        return plain and large and self.per == "parameter" and not self._parallel
+
+    def _sizes(self) -> list[tuple[tuple[int, ...], int, int]]:
         views = [(self._view(name, p), name) for name, p in self.parameters.items()]
-        return [(tuple(view.shape), self._units(name)) for view, name in views]
+        return [(tuple(view.shape), self._units(name), _layers._wide(view).itemsize) for view, name in views]
 
     def _has_momentum(self) -> bool:
         return any(memory_name(self.optimizer, group) for group in self.optimizer.param_groups)
-
-
-def memory(
-    model: nn.Module,
-    groups: int,
-    *,
-    momentum: bool = True,
-    kinds: Any = KINDS,
-    per: str = "parameter",
-    stride: int = 1,
-) -> int:
-    """The bytes that a tally of this model would take, in single precision; the model may be on the `meta` device.
-
-    - `momentum`: whether the optimizer has one (Adam has): each group then has its own.
-
-    >>> import torch
-    >>> with torch.device("meta"):
-    ...     model = torch.nn.Linear(1000, 1000, bias=False)
-    >>> memory(model, groups=9, kinds="absolute")  # gradients, momenta and tallies of 10 rows of 10^6 parameters
-    120000000
-    """
-    shapes = []
-    for p in {id(p): p for p in model.parameters() if p.requires_grad}.values():
-        shape = tuple(p.shape)
-        if len(shape) > 1:
-            shape = (shape[0], math.ceil(shape[1] / stride), *shape[2:])
-        shapes.append((shape, 0))
-    return _bytes(shapes, groups, _check_kinds(kinds), per, momentum)
-
-
-def _bytes(shapes: Any, groups: int, kinds: tuple[str, ...], per: str, momentum: bool) -> int:
-    total = 0
-    for shape, units in shapes:
-        full = math.prod(shape)
-        kept = full if per == "parameter" else shape[units] if per == "unit" and shape else 1
-        total += 4 * (groups + 1) * (full * (1 + momentum) + kept * len(kinds))
-    return total
 
 
 def _sum(rows: Tensor) -> Tensor:
@@ -647,13 +775,6 @@ def _like(value: Any, p: Tensor) -> bool:
 
 def _alpha(intake: Any) -> float:
     return 1.0 if isinstance(intake, Tensor) else float(intake)
-
-
-def _check_kinds(kinds: Any) -> tuple[str, ...]:
-    chosen = (kinds,) if isinstance(kinds, str) else kinds
-    if not isinstance(chosen, tuple | list) or not chosen or not all(kind in KINDS for kind in chosen):
-        raise ValueError(f'kinds must be "absolute", "signed", or both, got {kinds!r}')
-    return tuple(kind for kind in KINDS if kind in chosen)
 
 
 def _check_window(window: Any) -> tuple[int, int] | None:

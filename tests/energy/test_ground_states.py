@@ -200,6 +200,19 @@ def test_no_start_diverges(particles, determinants, starts, omega):
     assert np.ptp(ends) < 0.02 * np.mean(ends)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dimension", "omega"), [(2, 1.0), (2, 1 / 6), (2, 0.28), (2, 0.1), (3, 0.5), (3, 0.1), (3, 0.25)]
+)
+def test_every_start_finds_the_energy_of_two_electrons(dimension, omega):
+    """Seeds 12 and 109 once lost it when they had all but found it."""
+    trap = E.HarmonicTrap(2, dimension, omega)
+    exact = E.two_electrons(omega, dimension).energy.value
+    for seed in (12, 109, *range(300, 310)):
+        found = E.ground_state(trap, jastrow=True, tol=3e-6, key=seed)
+        assert found.ok and abs(float(found.energy) - exact) < 1.5e-5, seed  # 5 errors
+
+
 def test_one_dimension_lets_nobody_meet():
     """1/r on a line: psi vanishes where two meet, for opposite spins too, and the local energy stays finite there."""
     trap = E.HarmonicTrap(2, 1, 1.0)

@@ -194,7 +194,7 @@ _FIRST = {
     "print(float(tw.simulate(p, p.init(0), 1, key=0).state.energy))",
     "NetKet": "import sys; sys.path.insert(0, 'benchmarks'); import thalweg as tw; from ground_states import in_netket;"
     "t = tw.energy.HarmonicTrap(2); m, d, h = in_netket(tw.energy.RBMState.start(t, 2), t, 0);"
-    "d.run(1, show_progress=False); print(d.energy)",
+    "d.run(1, show_progress=False); print(d._loss_stats)",
 }
 
 _MEMORY = """

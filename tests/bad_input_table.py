@@ -1280,6 +1280,8 @@ def trapped() -> dict[str, Asked]:
     functions: list[Any] = [None, 3, "psi", object(), lambda p, x: x, lambda p, x: "text", lambda: 0, lambda p, x: None]
     points: list[Any] = ["left", None, object(), {}, [], 1j, lambda x: x, np.ones(3), np.ones((2, 3)), np.array(["a"])]
     counts, methods = whole(1), [*CHOICE, None]
+    shells = energy.SlaterDeterminants.of(energy.HarmonicTrap(3))
+    not_table: list[Any] = ["left", None, object(), {}, 1j, lambda x: x, np.array(["a"])]
     return {
         "HarmonicTrap": Asked(
             energy.HarmonicTrap,
@@ -1330,6 +1332,26 @@ def trapped() -> dict[str, Asked]:
                 "dimension": [*NOT_WHOLE, 0],
             },
         ),
+        "BackflowDeterminants": Asked(
+            energy.BackflowDeterminants,
+            {"determinants": shells, "pair": np.zeros((2, 3)), "single": np.zeros(3)},
+            {
+                "determinants": [None, 3, object(), gaussian],
+                "pair": [*not_table, np.zeros(3), np.zeros((3, 3)), np.full((2, 3), NAN)],
+                "single": [*not_table, np.zeros((1, 3)), [NAN, 0.0]],
+            },
+        ),
+        "BackflowDeterminants.of": Asked(
+            energy.BackflowDeterminants.of, {"trap": energy.HarmonicTrap(3)}, {"trap": traps, "terms": [*whole(1), 65]}
+        ),
+        "SlaterDeterminants.of": Asked(energy.SlaterDeterminants.of, {"trap": trap}, {"trap": traps}),
+        "PadeJastrow.of": Asked(
+            energy.PadeJastrow.of,
+            {"trap": trap},
+            {"trap": traps, "terms": [bad for bad in whole(1) if bad is not None], "mixed": [3, "yes"]}
+            | {"beta": [bad for bad in POSITIVE if bad is not None]},
+        ),
+        "GaussianState.of": Asked(energy.GaussianState.of, {"trap": trap}, {"trap": traps, "alpha": POSITIVE}),
         "log_psi": Asked(gaussian.log_psi, {"x": np.ones(4)}, {"x": points}),
         "trap_energy": Asked(trap.trap_energy, {"x": np.ones(4)}, {"x": points}),
         "wavefunction_sampler": Asked(
@@ -1375,6 +1397,27 @@ def trapped() -> dict[str, Asked]:
                 "most": [31, 1.5, None],
             }
             | {"walkers": whole(2), "start": ["left", *points[2:7]], "method": methods},
+        ),
+        "ground_state": Asked(
+            energy.ground_state,
+            {"trap": trap, "hidden": 0, "walkers": 8, "moves": 1, "steps": 1, "tol": 9.0},
+            {
+                "trap": traps,
+                "hidden": whole(),
+                "jastrow": [None, 3, "yes", object()],
+                "sigma": [*POSITIVE, "wide", [1.0, 2.0]],
+                "tol": [0.0, -1.0, NAN, "small"],
+                "key": KEY + NO_KEY,
+                "state": states[1:3] + states[-1:],
+                "symmetric": [3, "yes"],
+                "backflow": [3, "yes", True],
+                "walkers": whole(2),
+                "moves": counts,
+                "method": [*methods, "gibbs"],
+                "steps": [bad for bad in whole() if bad is not None],
+                "options": [3, "fast", {}],
+                "resume": [True, 3, "yes", None],
+            },
         ),
     }
 

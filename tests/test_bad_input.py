@@ -279,6 +279,11 @@ def test_the_sentence_names_what_is_wanted(case):
         ask()
 
 
+def test_an_error_below_rounding_is_printed_without_invented_digits():
+    assert str(tw.Estimate(3.0, 4e-18)) == "3 ± 4e-18" and tw.Estimate(3.0, 4e-18).short() == "3"
+    assert str(tw.Estimate(0.0, 4e-18)) != "0" and tw.Estimate(20.1773, 0.0015).short() == "20.1773(15)"
+
+
 def test_an_estimate_that_cannot_be_trusted_says_so_where_asked():
     trusted, doubted = tw.Estimate(1.0, 0.1), tw.Estimate(1.0, 0.1, tw.Status.TOO_SHORT, {"factor": 4})
     assert trusted.checked() is trusted

@@ -131,3 +131,28 @@ def test_benchmarks_are_kept_with_date_and_machine(tmp_path):
     assert list(kept) == ["quick"]
     assert kept["quick"]["output"] == "a / b: 1.1 (target at most 2: met)"
     assert kept["quick"]["about"] == "What is timed." and "jax" in kept["quick"]["versions"]
+
+
+def test_a_page_becomes_a_notebook():
+    as_notebook = load("docs/_ext/notebooks.py").as_notebook
+    page = (
+        "---\nkernelspec: x\n---\n\n# Title\n\nSee [there](there.md), [far](https://far.org).\n\n"
+        "```{code-cell} ipython3\n:tags: [hide-cell]\n\nx = 1\n```\n\nEnd.\n"
+    )
+    first, code, last = as_notebook(page)["cells"]
+    assert (
+        first["source"].startswith("# Title\n\n*All that") and "See there, [far](https://far.org)." in first["source"]
+    )
+    assert (code["source"], code["metadata"]) == ("x = 1", {"tags": ["hide-cell"]}) and last["source"] == "End."
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "tutorials").glob("[!i]*.md")), ids=lambda page: page.stem)
+def test_a_tutorial_reads_as_a_notebook(page):
+    """Its code parses, and its words are plain: what only Sphinx understands would be left standing in a notebook."""
+    cells = load("docs/_ext/notebooks.py").as_notebook(page.read_text())["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            ast.parse(cell["source"])
+        else:
+            assert not re.search(r"```\{|\{[a-z-]+\}`|^:::", cell["source"], re.MULTILINE), cell["source"]
+    assert sum("assert" in cell["source"] for cell in cells if cell["cell_type"] == "code") >= 1

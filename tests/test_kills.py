@@ -62,7 +62,7 @@ answer = tw.simulate(machine, machine.init(0), 3000, key=0, **how).state
 trap = tw.energy.HarmonicTrap(2, 2, 1.0)
 psi = tw.energy.RBMState.start(trap, 2, "trained", jax.random.key(0))
 vmc = tw.energy.variational_monte_carlo(trap, psi, walkers=256, moves=5)
-answer = tw.simulate(vmc, vmc.init(0), 600, key=1, **how).state
+answer = tw.simulate(vmc, vmc.init(0), 6000, key=1, **how).state
 """,
     "energy: a ground state, trained and measured": """
 trap = tw.energy.HarmonicTrap(2, 2, 1.0)
@@ -117,7 +117,7 @@ def test_a_run_killed_at_random_moments_ends_where_an_undisturbed_one_does(name,
     kills = tries = 0
     while kills < KILLS:  # a run that was finished between two kills is begun anew
         tries += 1
-        assert tries <= KILLS, f"{kills} of {KILLS} kills fell into the run: it is too short for this test"
+        assert tries <= 2 * KILLS, f"{kills} of {KILLS} kills fell into the run: it is too short for this test"
         folder = tmp_path / f"killed-{tries}"
         kills += _killed(name, folder, took, chance, KILLS - kills)
         assert _finished(name, folder) == undisturbed

@@ -135,3 +135,14 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, as_installed):
         tw.plot.blocking_curve(xarray.Dataset({"error": 1.0}))
     with pytest.raises(ValueError, match="cannot draw into"):
         tw.plot.save_figure(tw.plot.curve(ESCAPE), tmp_path / "figure.nonsense")
+
+
+def test_the_style_leaves_on_what_a_notebook_turned_on_at_its_first_figure():
+    size, was = plt.rcParams["font.size"], plt.isinteractive()
+    try:
+        with pytest.raises(KeyError), tw.plot.style():
+            matplotlib.interactive(True)
+            raise KeyError
+        assert plt.isinteractive() and plt.rcParams["font.size"] == size
+    finally:
+        matplotlib.interactive(was)

@@ -141,6 +141,8 @@ class Estimate(eqx.Module):
         value, error = float(self.value), float(self.error)
         if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
             return f"{value:.6g}"
+        if error < 1e-15 * abs(value):
+            return f"{value:.15g}"
         return _parentheses(value, error)
 
     def __float__(self) -> float:
@@ -150,6 +152,8 @@ class Estimate(eqx.Module):
         value, error = np.asarray(self.value), np.asarray(self.error)
         if value.ndim:
             text = f"{value} ± {error}"
+        elif 0 < error < 1e-15 * abs(value):  # below what a double can tell
+            text = f"{value:.15g} ± {error:.2g}"
         elif error > 0 and np.isfinite(error):
             digits = max(0, 1 - math.floor(math.log10(error)))
             plain = (1e-4 <= abs(value) < 1e6 or digits < 12) and max(abs(value), error) < 1e12

@@ -1,7 +1,7 @@
 """Figures of labelled results: each takes a result and perhaps an Axes, returns the Axes, computes nothing."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,8 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def style() -> AbstractContextManager:
+@contextmanager
+def style() -> Iterator[None]:
     """A context in which figures have thalweg's style: `with tw.plot.style(): figure, axes = plt.subplots()`.
 
     Colours differ in lightness and each has its own line style, so that a figure survives greyscale. The style of
@@ -48,12 +49,21 @@ def style() -> AbstractContextManager:
     ...     float(plt.rcParams["font.size"])
     11.0
     """
+    import matplotlib
     import matplotlib.pyplot as plt
     from cycler import cycler
 
     lines = cycler(color=list(COLOURS)) + cycler(linestyle=list(LINES))
     settings: Any = {**_STYLE, "axes.prop_cycle": lines}
-    return plt.rc_context(settings)
+    interactive = plt.isinteractive()
+    try:
+        with plt.rc_context(settings):
+            try:
+                yield
+            finally:  # a notebook turns it on at its first figure, for all figures to come
+                interactive = plt.isinteractive()
+    finally:
+        matplotlib.interactive(interactive)
 
 
 def new_axes(axes: "Axes | None" = None, **subplots: Any) -> "Axes":

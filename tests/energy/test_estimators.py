@@ -88,5 +88,7 @@ def test_bad_input():
         BernoulliRBM(4, check_input="quiet").fit(X)
     with pytest.raises(ValueError, match="n_components must be a whole number >= 1, got 0"):
         BernoulliRBM(0).fit(X)
+    with pytest.raises(ValueError, match="1 sample"):
+        GaussianBernoulliRBM(2).fit(X[:1])
     with warnings.catch_warnings(), pytest.raises(ValueError, match="NaN"):
         strict.fit(np.full((3, 3), np.nan))

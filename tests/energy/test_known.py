@@ -10,7 +10,7 @@ def test_what_is_known_is_found_under_its_trap_only():
         known_energies(HarmonicTrap((0, 2), 3, 0.7))[0].value == two_electrons(0.7, 3, angular_momentum=1).energy.value
     )
     assert known_energies(HarmonicTrap(2, statistics="bosons"))[0].value == 3.0
-    assert [row.method for row in known_energies(HarmonicTrap(6))] == ["DMC", "DMC", "VMC", "RBM and Jastrow", "RBM"]
+    assert [row.method for row in known_energies(HarmonicTrap(6))] == ["DMC", "VMC", "RBM and Jastrow", "RBM"]
     assert known_energies(HarmonicTrap(6, interaction=False))[0].value == 10.0
     assert known_energies(HarmonicTrap((2, 3), 1, 0.5, interaction=False))[0].value == 0.5 * (
         0.5 + 1.5 + 0.5 + 1.5 + 2.5

@@ -16,6 +16,7 @@ TRAPS = {
     "open shells, stiff one way": E.HarmonicTrap((3, 2), 2, [0.5, 0.8]),
     "on a line": E.HarmonicTrap(3, 1, 0.3),
     "bosons in space": E.HarmonicTrap(3, 3, 0.7, statistics="bosons"),
+    "backflow in space": E.HarmonicTrap((2, 1), 3, 0.8),
     "chosen orbitals": E.HarmonicTrap((2, 2), 2, 1.0, orbitals=[(0, 0), (2, 1)]),
 }
 
@@ -29,7 +30,7 @@ def everything(trap):
         E.PadeJastrow.of(trap),
     ]
     if trap.statistics == "fermions":
-        shifted = trap.spins == (3, 2)
+        shifted = trap.spins in ((3, 2), (2, 1))
         factors.append((E.BackflowDeterminants if shifted else E.SlaterDeterminants).of(trap))
     psi = E.Product(*factors)
     noise = jax.random.normal(jax.random.key(1), psi.parameters.shape)

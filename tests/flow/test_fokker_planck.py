@@ -127,6 +127,17 @@ def test_a_table_of_rates_has_its_schroedinger_operator():
         tw.flow.symmetrise([[-1.0, 1.0, 0.0], [0.0, -1.0, 1.0], [1.0, 0.0, -1.0]])
 
 
+def test_a_diffusion_that_never_arrives_says_so():
+    never = (lambda x: -x, lambda x: 0.0 * x)
+    halving = tw.Process(lambda x, w: x / 2 + 0 * w, tw.noise.Choice(2))
+    for asked in (tw.flow.fokker_planck(never, GRID), tw.flow.fokker_planck(halving, GRID)):
+        time = asked.mean_first_passage_time(0.5, lambda x: x > 1)
+        assert np.isinf(time.value) and np.isinf(time.error) and time.status == tw.Status.UNDEFINED
+        assert "the mean is infinite" in time.message
+    agreed = tw.flow.fokker_planck(halving, GRID).escape_probability(0.5, lambda x: x > 1, 10)
+    assert agreed.value == agreed.error == 0 and agreed.ok
+
+
 BAD = [
     (lambda: tw.flow.fokker_planck((lambda x: -x, lambda x: 1 / (x - x)), GRID), "must be finite on the grid"),
     (lambda: tw.flow.fokker_planck((lambda x: -x, lambda x: -1.0), GRID), "diffusion must be >= 0"),

@@ -554,3 +554,26 @@ def test_labelled_as_those_of_jax():
     assert dataset["signed.c2.weight"].dims == ("group", *(f"c2.weight.{axis}" for axis in range(4)))
     assert dataset.group.values.tolist() == ["0", "1", "2", "other"] and dataset.attrs["steps"] == 1
     assert np.isfinite(dataset["absolute.out.weight"]).all()
+
+
+def test_a_copy_of_the_model_is_not_listened_to():
+    import copy
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tally = Tally(model, optimizer, groups=2)
+    twin = copy.deepcopy(model)
+    x, labels = torch.randn(5, 3), torch.tensor([0, 1, 0, 1, -1])
+    twin(x).square().sum().backward()  # with a forward pass of its own, before labels are set
+    assert tally.seen == 0
+    tally.labels = labels
+    model(x).square().sum().backward()
+    twin(x).square().sum().backward()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(
+            tally.signed[name].sum(0).to(p.dtype), p.detach() - before[name], atol=1e-6, rtol=1e-5
+        )
+    assert tally.result().ok

@@ -286,7 +286,7 @@ class FokkerPlanck:
             met = holds(target, self.chart, cells.points)
             killed = killed_generator(self._made(cells, CONVENTIONS[self.convention], met), met)
             value = killed.at(ask(killed, grid), cells, point)
-            return Found(value)
+            return Found(value, never=math.isinf(value))
 
         estimate = number(self.space, on, probability=probability)
         if self.status != Status.OK:
@@ -302,9 +302,12 @@ class FokkerPlanck:
             assert isinstance(made, TransferOperator)
             self._operator = made
         exact = ask(self._operator)
-        distance = np.abs(np.asarray(estimate.value) - np.asarray(exact.value))
+        same = np.equal(estimate.value, exact.value)  # infinite times too
+        with np.errstate(invalid="ignore"):
+            distance = np.where(same, 0.0, np.abs(np.subtract(estimate.value, exact.value)))
         scale = np.max(np.abs(np.asarray(exact.value)))
         relative = float(np.max(distance) / scale) if scale > 0 and np.isfinite(scale) else math.inf
+        relative = 0.0 if np.all(same) else relative
         details = {
             **estimate.details,
             "grid_error": estimate.error,

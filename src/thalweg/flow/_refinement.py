@@ -10,9 +10,11 @@ def extrapolate(values: list[float]) -> tuple[float, float, bool]:
 
     Where the differences shrink fourfold twice, as errors of second order do, they are extrapolated (Richardson).
     Elsewhere, as where the maps of the process expand, the finest answer stands, with the larger of the last two
-    differences for its error.
+    differences for its error; an infinite one if a grid has no finite answer.
     """
     fine, *_ = values
+    if not np.all(np.isfinite(values)):
+        return fine, float("inf"), False
     first, second, third = -np.diff(values)
     floor = 1e-13 * abs(fine)
     if max(abs(first), abs(second), abs(third)) <= floor:

@@ -80,7 +80,7 @@ class Localization:
         good = good[np.isfinite(good)]
         details = {"runs": runs, "failed": failed, "defined": len(good)}
         if len(good) < 2:
-            why = f"{len(good)} of {runs} runs learned and have a value, and an error needs two"
+            why = f"{len(good)} of the {runs - failed} runs that learned have a value, and an error needs two"
             value = float(good[0]) if len(good) else float("nan")
             return Estimate(value, float("nan"), Status.UNDEFINED, details | {"why": why})
         status = Status.FEW_LEARNED if failed else Status.OK

@@ -157,11 +157,12 @@ def _likelihoods(
     found = log_likelihood(machine, values, **settings)
     method = found.details["method"]
     how = "exact" if method == "exact" else f"annealed, {found.details['chains']} chains"
+    error = "" if method == "exact" else f" ± {float(found.error):.2g}"
     spread = found.details["spread"]
     baseline = _independent(machine, values, reference)
     lines = [
-        f"  log-likelihood      {float(found):10.4f} ± {float(found.error):.2g} nats a row ({how}; the mean over "
-        f"{what} has a standard error of {spread:.2g})",
+        f"  log-likelihood      {float(found):10.4f}{error} nats a row ({how}; the mean over {what} has a standard "
+        f"error of {spread:.2g})",
         f"  independent units   {baseline:10.4f} nats a row (with the means of {of})",
     ]
     if isinstance(machine, RBM):

@@ -23,6 +23,7 @@ from thalweg.energy.boltzmann._training import EXACT_UNITS, training
 class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What both estimators do; they differ in their machine and in the data they take."""
 
+    _least_rows = 1  # to learn from
     components_: np.ndarray
     intercept_visible_: np.ndarray
     intercept_hidden_: np.ndarray
@@ -166,7 +167,8 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        return self._in_range(validate_data(self, X, reset=reset, dtype=np.float64))
+        least = self._least_rows if reset else 1
+        return self._in_range(validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=least))
 
     def _say(self, sentence: str) -> None:
         if self.check_input == "raise":
@@ -251,6 +253,8 @@ class GaussianBernoulliRBM(_Estimator):
     >>> bool(-2.25 < rbm.score(x) < -2.05)  # ln 2 more than one Gaussian: -(ln 2 + ln(2 pi e) / 2) = -2.112
     True
     """
+
+    _least_rows = 2  # one has no variance
 
     def __init__(
         self,

@@ -57,8 +57,8 @@ def read_rows(path: Any, dataset: str | None = None, kind: str = "auto", thresho
         return Rows(values, True, picture, "")
     if threshold is None and not grey:
         raise ValueError(
-            f"{path} holds values from {values.min():.6g} to {values.max():.6g}: for kind binary say where they become "
-            "1, with a threshold; or take kind real"
+            f"{path} holds values from {values.min():.6g} to {values.max():.6g}, a binary machine wants zeros and ones:"
+            " say where they become 1, with a threshold, or take a machine of real units"
         )
     threshold = (128.0 if is_bytes else 0.5) if threshold is None else float(threshold)
     if not values.min() < threshold <= values.max():

@@ -1,6 +1,7 @@
 """Backflow: determinants of places that depend on where all the other particles are."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._edge import is_traced, shown
+from thalweg.energy.ground_states._checks import check_count, real_numbers
 from thalweg.energy.ground_states._slater import SlaterDeterminants, invert, varies
 from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, stacked
 
 TERMS = 3  # powers in each function of a distance
+MOST_TERMS = 64
 
 
 class BackflowDeterminants(Wavefunction):
@@ -50,12 +54,17 @@ class BackflowDeterminants(Wavefunction):
     dimension: int = eqx.field(static=True)
 
     def __init__(self, determinants: SlaterDeterminants, pair: Any, single: Any):
-        self.determinants, self.pair, self.single = determinants, jnp.asarray(pair, float), jnp.asarray(single, float)
+        if not isinstance(determinants, SlaterDeterminants):
+            raise TypeError(f"determinants must be tw.energy.SlaterDeterminants, got {shown(determinants)}")
+        self.determinants = determinants
+        self.pair = _table(pair, "pair", "(2, terms)", lambda shape: len(shape) == 2 and shape[0] == 2)
+        self.single = _table(single, "single", "(terms,)", lambda shape: len(shape) == 1)
         self.particles, self.dimension = determinants.particles, determinants.dimension
 
     @classmethod
     def of(cls, trap: Any, terms: int = TERMS) -> "BackflowDeterminants":
         """The determinants of a `HarmonicTrap`, not shifted yet."""
+        check_count(terms, "terms", MOST_TERMS)
         return cls(SlaterDeterminants.of(trap), jnp.zeros((2, terms)), jnp.zeros(terms))
 
     def trained(self) -> "BackflowDeterminants":
@@ -134,6 +143,16 @@ class BackflowDeterminants(Wavefunction):
             second = jnp.sum(bends * jnp.moveaxis(inverse, 0, 1)[:, :, None, None], axis=0)
             found.append(_Spin(slice(first, last), log if varies(part) else jnp.zeros_like(log), crossed, second))
         return found
+
+
+def _table(values: Any, name: str, wanted: str, fits: Callable[[tuple[int, ...]], bool]) -> Any:
+    """Coefficients of the right shape."""
+    if is_traced(values):
+        return values
+    table = real_numbers(values, name, f"numbers of shape {wanted}")
+    if not fits(table.shape) or not bool(jnp.all(jnp.isfinite(table))):
+        raise ValueError(f"{name} must be finite numbers of shape {wanted}, got {shown(values)}")
+    return table
 
 
 class _Spin(NamedTuple):

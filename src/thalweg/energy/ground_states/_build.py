@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_truth, shown
+from thalweg._edge import check_one_number, check_truth, shown
 from thalweg.energy.ground_states._backflow import BackflowDeterminants
 from thalweg.energy.ground_states._checks import check_count
 from thalweg.energy.ground_states._jastrow import PadeJastrow
@@ -44,24 +44,34 @@ def build_state(
     if isinstance(jastrow, str):
         jastrow = wants_jastrow(trap)
     check_truth(jastrow, "jastrow")
+    for value, name in ((symmetric, "symmetric"), (backflow, "backflow")):
+        if value is not None:
+            check_truth(value, name)
     check_count(hidden, "hidden", MOST_HIDDEN, least=0)
     factors: list[Wavefunction] = []
     if hidden:
         machine = RBMState.start(trap, hidden, sigma, key)
         exchanges = math.prod(math.factorial(n) for n in trap.spins)
         symmetric = (jastrow is True and exchanges <= MOST_EXCHANGES) if symmetric is None else symmetric
-        check_truth(symmetric, "symmetric")
         factors.append(Symmetrised(machine, trap.spins) if symmetric and exchanges > 1 else machine)
     else:
-        alpha = 1.0 if isinstance(sigma, str) else 1 / (2 * float(sigma) ** 2 * float(jnp.mean(trap.frequencies)))
-        factors.append(GaussianState.of(trap, alpha))
+        factors.append(GaussianState.of(trap, _stiffness(trap, sigma)))
     if any(any(numbers) for part in trap.orbitals for numbers in part):
         by_default = bool(jastrow) and 2 < trap.particles <= MOST_SHIFTED
         backflow = by_default if backflow is None else backflow
-        check_truth(backflow, "backflow")
         factors.append((BackflowDeterminants if backflow else SlaterDeterminants).of(trap))
     elif backflow:
         raise ValueError("backflow must be False or None where every particle is in the lowest orbital, got True")
     if jastrow:
         factors.append(PadeJastrow.of(trap))
     return factors[0] if len(factors) == 1 else Product(*factors)
+
+
+def _stiffness(trap: HarmonicTrap, sigma: float | str) -> float:
+    """The alpha at which a Gaussian has the width sigma; it is trained from there."""
+    if isinstance(sigma, str):
+        if sigma != "trained":
+            raise ValueError(f'sigma must be "trained" or a width > 0, got {shown(sigma)}')
+        return 1.0
+    width = float(check_one_number(sigma, "sigma", above=0))
+    return 1 / (2 * width**2 * float(jnp.mean(trap.frequencies)))

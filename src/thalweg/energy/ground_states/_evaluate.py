@@ -12,8 +12,8 @@ from thalweg.energy.ground_states._checks import real_numbers
 from thalweg.energy.ground_states._contact import variance_diverges
 from thalweg.energy.ground_states._judge import Measurement, judge
 from thalweg.energy.ground_states._local_energy import energy_at
-from thalweg.energy.ground_states._monte_carlo import check_trap, check_wavefunction
-from thalweg.energy.ground_states._trap import HarmonicTrap
+from thalweg.energy.ground_states._monte_carlo import check_wavefunction
+from thalweg.energy.ground_states._trap import HarmonicTrap, check_trap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 FEWEST = 8  # samples that statistics can say something about

@@ -22,14 +22,13 @@ from thalweg.energy.ground_states._mixture import why_not
 from thalweg.energy.ground_states._monte_carlo import (
     MonteCarlo,
     check_start,
-    check_trap,
     check_wavefunction,
     variational_monte_carlo,
 )
 from thalweg.energy.ground_states._noise_free import ClosedForm, noise_free_ground_state
 from thalweg.energy.ground_states._sampling import wavefunction_sampler
 from thalweg.energy.ground_states._train import train
-from thalweg.energy.ground_states._trap import HarmonicTrap
+from thalweg.energy.ground_states._trap import HarmonicTrap, check_trap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 FEW_HIDDEN = 8  # up to which the sum over 2^hidden Gaussians takes seconds

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._edge import check_one_number, check_truth
+from thalweg.energy.ground_states._checks import check_count
 from thalweg.energy.ground_states._coordinates import length
+from thalweg.energy.ground_states._trap import check_trap
 from thalweg.energy.ground_states._wavefunction import Local, Wavefunction, column, stacked
 
+MOST_TERMS = 64
 # Powers (n, k, m) of the terms tau^n (s_i^k s_j^m + s_i^m s_j^k): none is linear in r, which would spoil the cusp.
 MIXED = ((2, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 0), (3, 1, 1), (0, 1, 1), (0, 2, 1), (0, 2, 2))
 
@@ -69,6 +73,11 @@ class PadeJastrow(Wavefunction):
         leaves the plain Pade-Jastrow factor. `mixed`: whether there are terms in `tau` and `s` together, by default
         for more than two particles. `beta`: by default sqrt(omega).
         """
+        check_trap(trap)
+        if terms is not None:
+            check_count(terms, "terms", MOST_TERMS)
+        if mixed is not None:
+            check_truth(mixed, "mixed")
         few = trap.particles == 2
         terms = (8 if few else 5) if terms is None else terms
         mixed = (not few and terms > 1) if mixed is None else mixed
@@ -81,7 +90,7 @@ class PadeJastrow(Wavefunction):
         zeros = [kept or wall for kept, wall in zip(apart, hard, strict=True)]
         filled = np.array([n for part in trap.orbitals for n in part])
         return cls(
-            log_beta=jnp.log(jnp.sqrt(frequencies.mean()) if beta is None else jnp.asarray(float(beta))),
+            log_beta=jnp.log(jnp.sqrt(frequencies.mean()) if beta is None else check_one_number(beta, "beta", above=0)),
             pair=jnp.zeros((len(hard), max(terms - 1, 0))),
             single=jnp.zeros(terms // 2),
             mixed=jnp.zeros((len(hard), len(MIXED) if mixed else 0)),

@@ -22,14 +22,13 @@ from thalweg.energy.ground_states._judge import Measurement, judge
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._monte_carlo import (
     MOST_WALKERS,
-    check_trap,
     check_wavefunction,
     first_width,
     spread_walkers,
 )
 from thalweg.energy.ground_states._moves import METHODS, check_method
 from thalweg.energy.ground_states._sampling import Walkers, wavefunction_sampler
-from thalweg.energy.ground_states._trap import HarmonicTrap
+from thalweg.energy.ground_states._trap import HarmonicTrap, check_trap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 STRIDE = 32  # records between two looks at the error

@@ -15,12 +15,13 @@ from thalweg.energy.ground_states._checks import check_count, one_key, real_numb
 from thalweg.energy.ground_states._local_energy import energy_at
 from thalweg.energy.ground_states._moves import GOALS, METHODS, check_method, move, move_noise
 from thalweg.energy.ground_states._reconfiguration import stochastic_reconfiguration
-from thalweg.energy.ground_states._trap import HarmonicTrap
+from thalweg.energy.ground_states._trap import HarmonicTrap, check_trap
 from thalweg.energy.ground_states._wavefunction import Wavefunction
 
 MOST_WALKERS, MOST_MOVES = 2**22, 2**16
 CLIP = 7.0  # mean absolute deviations beyond which a local energy counts no more in the gradient
 LEAST_EFFECTIVE = 0.8  # share of the samples that must still count after a step
+MOST_SPREAD = 1.5  # times the deviation of the local energy, after a step
 LARGEST_TURN = 0.2  # of psi in one step, as rate sqrt(d.S.d)
 WAIT = 10  # steps that the walkers get to find psi^2 before the parameters move
 
@@ -58,15 +59,16 @@ def variational_monte_carlo(
     method: str = "auto",
     optimizer: Any = "reconfiguration",
     relative_shift: float = 1e-3,
-    shift: float = 0.0,
+    shift: float = 1e-6,
     train: bool = True,
 ) -> Process:
     """Variational Monte Carlo, as a `Process`: moves of all walkers, then one step of the parameters.
 
     By stochastic reconfiguration a step is `theta -= rate d` with d of `stochastic_reconfiguration`. No rate has to be
     chosen: the same samples, reweighted by |psi'/psi|^2, tell the energy after the step. Where it fell by three
-    quarters or more of what was predicted, the rate grows; by less than four tenths, it shrinks; where it rose, or
-    fewer than 0.8 of the samples still count, the step is refused. No step turns psi by more than 0.2.
+    quarters or more of what was predicted, the rate grows; by less than four tenths, it shrinks; where it rose, fewer
+    than 0.8 of the samples still count, or the local energy spreads 1.5 times as wide, the step is refused. No step
+    turns psi by more than 0.2.
 
     **Arguments**
 
@@ -76,7 +78,8 @@ def variational_monte_carlo(
       Boltzmann machine; `"auto"`: Gibbs for a machine without determinants, else importance.
     - `optimizer`: `"reconfiguration"`, or for comparison a learning rate (plain descent along the energy's gradient
       `2 cov(E_L, O)`) or an optax optimizer: these take every step as it comes.
-    - `relative_shift`, `shift`: regularisation of S.
+    - `relative_shift`, `shift`: regularisation of S. Without `shift` a parameter that no sample feels, such as the
+      weight of a hidden unit that is always off, may leap, and psi grows where no walker has been.
     - `train`: `False` holds the parameters still: the phase of measuring, as the same `Process`.
 
     **Returns** a `Process` with state `MonteCarlo`; `process.init(key)` makes one, its walkers spread over the cloud;
@@ -210,7 +213,9 @@ class _Step(eqx.Module):
         fall, noise = jnp.mean(change), 2 * jnp.std(change) / jnp.sqrt(len(change))
         cost = jnp.mean(jnp.abs(d @ slopes) ** 2) / 2
         predicted = 2 * rate * jnp.mean(jnp.real(jnp.conj(along) * counted)) - rate**2 * cost
-        good = (effective >= LEAST_EFFECTIVE) & (fall > -noise)
+        # Near the ground state a step can lose more in the spread of the local energy than the noise of its mean shows.
+        spreads = jnp.std(clip(jnp.real(then))) <= MOST_SPREAD * jnp.std(jnp.real(counted))
+        good = (effective >= LEAST_EFFECTIVE) & (fall > -noise) & spreads
         waits = s.wait > 0
         shrinks = ~good | (fall + noise < 0.4 * predicted)
         grows = (fall > 0.75 * predicted) & (rate == s.rate)
@@ -254,11 +259,6 @@ def _optimizer(optimizer: Any) -> Any:
     import optax
 
     return optax.sgd(float(check_number(optimizer, "optimizer", above=0)))
-
-
-def check_trap(trap: Any, name: str = "trap") -> None:
-    if not isinstance(trap, HarmonicTrap):
-        raise TypeError(f"{name} must be a tw.energy.HarmonicTrap, got {shown(trap)}")
 
 
 def check_wavefunction(state: Any, trap: HarmonicTrap, name: str = "state") -> None:

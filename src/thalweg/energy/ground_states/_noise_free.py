@@ -19,7 +19,7 @@ from thalweg.energy.ground_states._mixture import NODES, mixture_parts, why_not
 from thalweg.energy.ground_states._rbm_state import RBMState
 from thalweg.energy.ground_states._trap import HarmonicTrap
 
-SPREADS = (0.3, 1.0)  # of the first weights, in oscillator lengths, in turn
+SPREADS = (0.6, 1.0, 0.3)  # of the first weights, in oscillator lengths, in turn
 ROUNDING = 1e-13  # of a sum over many Gaussians
 SEARCHED = 1e-7  # how flat the end of a search shall be: its gradient, in units of omega
 FLAT = 1e-5  # a gradient that counts as zero where rounding stops the search

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from thalweg.energy.ground_states._orbitals import Orbital, hermite
+from thalweg.energy.ground_states._trap import check_trap
 from thalweg.energy.ground_states._wavefunction import Local, Wavefunction
 
 
@@ -45,6 +46,7 @@ class SlaterDeterminants(Wavefunction):
     @classmethod
     def of(cls, trap: Any) -> "SlaterDeterminants":
         """The determinants of a `HarmonicTrap`."""
+        check_trap(trap)
         return cls(trap.frequencies, trap.orbitals)
 
     def trained(self) -> "SlaterDeterminants":

@@ -180,6 +180,11 @@ class HarmonicTrap(eqx.Module):
         return nearer if abs(nearer) > 1e-5 else 0.0
 
 
+def check_trap(trap: Any, name: str = "trap") -> None:
+    if not isinstance(trap, HarmonicTrap):
+        raise TypeError(f"{name} must be a tw.energy.HarmonicTrap, got {shown(trap)}")
+
+
 def _count(particles: Any, statistics: str) -> tuple[int, tuple[int, int]]:
     wanted = (
         f"particles must be a whole number from 1 to {MOST_PARTICLES}, or (up, down) for fermions, "

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from thalweg._edge import shown
+from thalweg._edge import check_one_number, shown
 from thalweg.energy.ground_states._coordinates import coordinates_first
+from thalweg.energy.ground_states._trap import check_trap
 
 
 class Local(NamedTuple):
@@ -173,7 +173,8 @@ class GaussianState(Wavefunction):
     @classmethod
     def of(cls, trap: Any, alpha: float = 1.0) -> "GaussianState":
         """The state of a `HarmonicTrap`."""
-        return cls(np.log(alpha), trap.frequencies, trap.particles)
+        check_trap(trap)
+        return cls(jnp.log(check_one_number(alpha, "alpha", above=0)), trap.frequencies, trap.particles)
 
     def trained(self) -> "GaussianState":
         return eqx.tree_at(lambda p: (p.log_alpha, p.frequencies), self, (True, False))

@@ -244,6 +244,7 @@ class Tally:
         names = {id(p): name for name, p in self._model.named_parameters()}  # of a tied parameter the first name
         parameters: dict[str, Tensor] = {}
         self._transposed: set[str] = set()
+        self._layers: set[int] = set()
         self._handles += [
             self.optimizer.register_step_pre_hook(self._before_step),
             self.optimizer.register_step_post_hook(self._after_step),
@@ -266,6 +267,7 @@ class Tally:
                     if type(layer).__name__ == "Conv1D" and p.ndim == 2:
                         self._transposed.add(name)
             if not why:
+                self._layers.add(id(layer))
                 self._handles.append(layer.register_forward_hook(self._after_forward, with_kwargs=True))
         # A parameter that an unknown layer uses too is not all seen.
         parameters = {name: p for name, p in parameters.items() if name not in self.refused}
@@ -294,8 +296,14 @@ class Tally:
         inside = self.window is None or self.window[0] <= self.seen < self.window[1]
         return inside and (self.seen + 1) % self.every == 0
 
+    def __deepcopy__(self, memo: Any) -> "Tally":
+        """Itself: a copied model (an average of weights, say) takes its hooks along, and is not listened to."""
+        return self
+
     @torch.compiler.disable
     def _after_forward(self, layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if id(layer) not in self._layers:
+            return
         out = output[0] if isinstance(output, tuple) else output
         if not isinstance(out, Tensor) or not out.requires_grad or not torch.is_grad_enabled() or not self._due():
             return

@@ -1,4 +1,7 @@
-"""`{benchmarks}`: what `make bench` last kept in benchmarks/results.json, with date, machine and versions."""
+"""What `make bench` last kept in benchmarks/results.json, with date, machine and versions.
+
+`{benchmark-table}` is the table of all, `{benchmarks}` what each printed.
+"""
 
 import json
 import re
@@ -13,20 +16,32 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results.json"
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.add_directive("benchmark-table", BenchmarkTable)
     app.add_directive("benchmarks", Benchmarks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+class BenchmarkTable(_Written):
+    """All benchmarks in a table."""
+
+    def text(self) -> str:
+        return table(_kept())
+
+
 class Benchmarks(_Written):
-    """A table of all, then what each printed."""
+    """A section a benchmark."""
 
     def text(self) -> str:
         self.env.note_dependency(str(RESULTS))
-        return page(json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {})
+        return sections(_kept())
 
 
-def page(kept: dict[str, dict[str, Any]]) -> str:
-    """The kept results as MyST."""
+def _kept() -> dict[str, dict[str, Any]]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+
+
+def table(kept: dict[str, dict[str, Any]]) -> str:
+    """The kept results as one table."""
     if not kept:
         return "No results have been kept yet: `make bench` writes them."
     rows = [
@@ -35,7 +50,12 @@ def page(kept: dict[str, dict[str, Any]]) -> str:
         for name, each in kept.items()
     ]  # fmt: skip
     head = ("benchmark", "date", "machine", "targets", "to run it again")
-    parts = [_table("benchmarks", head, (15, 17, 28, 15, 25), rows)]
+    return _table("benchmarks", head, (15, 17, 28, 15, 25), rows)
+
+
+def sections(kept: dict[str, dict[str, Any]]) -> str:
+    """What each printed, and where."""
+    parts = []
     for name, each in kept.items():
         used = ", ".join(f"{package} {version}" for package, version in each["versions"].items())
         load = "" if each.get("load_before") is None else f" Load of the machine before: {each['load_before']:.2f}."

@@ -62,6 +62,8 @@ def match_units(a: Any, b: Any, *, permutations: int = 199, key: Any = 0) -> Mat
 
     **When not to trust it.** p tests that the profiles have nothing in common over data at all: classes alone make it
     small. Whether a match means the same knowledge is another question: see `name_units`, and compare kinds of profile.
+    A ReLU unit that hardly ever fires has a profile that does not repeat: of planted permutations 93 to 100% of ReLU
+    units came back, and all units of smooth activations.
 
     **Source.** For matching by correlation: Li, Yosinski, Clune, Lipson and Hopcroft, ICLR 2016 (arXiv:1511.07543).
 

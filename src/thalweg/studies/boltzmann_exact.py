@@ -223,12 +223,12 @@ def _figure(annealed: dict) -> Picture:
             run, annealed["values"] - annealed["exact"], annealed["errors"], fmt="o", color=tw.plot.COLOURS[0]
         )
         left.axhline(0, color="#6f7276", linestyle=":")
-        left.set(xlabel="run", ylabel="annealed log Z minus exact", title="a machine that mixes")
+        left.set(xlabel="run", ylabel="annealed log Z minus exact [nats]", title="a machine that mixes")
         runs = annealed["both bases"].details["runs"]
         for number, (name, one) in enumerate(runs.items()):
             right.errorbar([number], [one["value"] - annealed["missed exact"]], [one["error"]], fmt="o", label=name)
         right.axhline(0, color="#6f7276", linestyle=":")
-        right.set(xlabel="base", ylabel="annealed log Z minus exact", title="two modes", xticks=[])
+        right.set(xlabel="base", ylabel="annealed log Z minus exact [nats]", title="two modes", xticks=[])
         right.set_xlim(-0.5, len(runs) - 0.5)
         right.legend()
     return Picture(

@@ -76,7 +76,11 @@ def ground_state_report(
         raise ValueError("--resume needs the folder that an earlier run left its checkpoints in: pass --checkpoint too")
     options = thalweg.Options(progress=progress, checkpoint=checkpoint)
     correlated = "auto" if jastrow is None else jastrow
-    found = ground_state(trap, hidden, correlated, _width(sigma), tol, seed, options=options, resume=resume)
+    width = _width(sigma)
+    try:
+        found = ground_state(trap, hidden, correlated, width, tol, seed, options=options, resume=resume)
+    except ValueError as problem:
+        raise ValueError(str(problem).replace("pass resume=True", "pass --resume")) from None
     rows = table_of(found)
     written = [] if out is None else _write(found, rows, Path(out), seed)
     if table != "text":

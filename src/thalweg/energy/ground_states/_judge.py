@@ -11,6 +11,7 @@ from thalweg._results import Estimate, Status
 from thalweg.energy.ground_states._known import known_energies
 from thalweg.energy.ground_states._trap import HarmonicTrap
 
+ROUNDING = 1e-13  # of a local energy: where it is the same everywhere, no spread tells the error
 STUCK = (0.02, 0.98)  # acceptance outside of which a random walk goes nowhere
 
 
@@ -77,21 +78,22 @@ def judge(
     if np.isfinite(acceptance) and not STUCK[0] <= acceptance <= STUCK[1] and acceptance != 1.0:
         problems.insert(0, Status.STUCK)
     details = {**found.mean.details, "acceptance": f"{acceptance:.3g}"}
-    rounding = 1e-12 * abs(found.value)
+    rounding = ROUNDING * abs(found.value)
+    error = max(found.error, rounding)
     exact = next((row.value for row in known_energies(trap) if row.method == "exact"), None)
-    if exact is not None and found.value < exact - 4 * max(found.error, rounding):
+    if exact is not None and found.value < exact - 40 * rounding - 4 * found.error:
         problems.insert(0, Status.BELOW_EXACT)
-        details["errors"] = f"{(exact - found.value) / max(found.error, rounding):.1f}"
+        details["errors"] = f"{(exact - found.value) / error:.1f}"
         details["exact"] = f"{exact:.10g}"
     if diverges:
         problems.insert(0, Status.NO_CUSP)
     if not finite:
         problems.insert(0, Status.NOT_FINITE)
-    if tol is not None and found.error > tol:
+    if tol is not None and error > tol:
         problems.append(Status.TOO_ROUGH)
-        details["error"], details["tol"] = f"{found.error:.2g}", f"{tol:.2g}"
-        details["more"] = f"{(found.error / tol) ** 2:.1f}"
-    energy = Estimate(found.value, found.error, problems[0] if problems else Status.OK, details)
+        details["error"], details["tol"] = f"{error:.2g}", f"{tol:.2g}"
+        details["more"] = f"{(error / tol) ** 2:.1f}"
+    energy = Estimate(found.value, error, problems[0] if problems else Status.OK, details)
     return Measurement(
         energy=energy,
         kinetic=_part(kinetic, weights, energy.status, diverges),

@@ -245,13 +245,6 @@ def test_float32_stays_where_it_is_asked_for():
         assert _run_python(code, JAX_ENABLE_X64=flag) == [dtype, "True"]
 
 
-@pytest.mark.parametrize("first", ["import thalweg as tw, jax.numpy as jnp", "import jax.numpy as jnp, thalweg as tw"])
-def test_arrays_made_after_the_import_are_float64(first):
-    """Whichever of JAX and thalweg is imported first, and before anything of thalweg is used."""
-    code = f"import os; os.environ.pop('JAX_ENABLE_X64', None); {first}; print(jnp.array([0.1]).dtype)"
-    assert _run_python(code) == ["float64"]
-
-
 def test_ensembles_spread_over_devices_to_the_same_bits():
     code = (
         "import jax, jax.numpy as jnp, numpy as np, thalweg as tw\n"

@@ -1,11 +1,8 @@
 """Learners as stochastic update maps: perturb one thing, hold another still, see what is carried."""
 
 from thalweg._lazy import lazy
-from thalweg._precision import use_float64
 
 __version__ = "0.1.0"
-
-use_float64()
 
 # Public names by the module that defines them. They load on first use, so that
 # `import thalweg` stays light; subpackages load the same way.
@@ -34,6 +31,5 @@ _MODULES = [
     "systems",
 ]
 
-del use_float64
 __getattr__, __dir__, __all__ = lazy("thalweg", _NAMES, _MODULES)
 __all__ += ["__version__"]

@@ -11,6 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from thalweg._edge import check_choice, check_function, check_number, is_traced, shown
+from thalweg._precision import use_float64
+
+use_float64()
 
 DIRECT = 3000  # the side of a matrix up to which a system is solved directly
 BLOCK = 256  # scores held at once by a matrix-free diagonal

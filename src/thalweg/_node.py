@@ -19,6 +19,9 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from thalweg._edge import check_arrays, shown
+from thalweg._precision import use_float64
+
+use_float64()
 
 WORLDS = "thalweg worlds"
 

@@ -20,6 +20,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from thalweg._edge import check_arrays, check_function, check_truth, is_whole, shown
+from thalweg._precision import use_float64
+
+use_float64()
 
 MOST_ATOMS = 2**20  # an expectation that needs more terms than this is refused
 ROUNDS = 12  # of the keyed permutation: with 6, chi-square told the permutations of 5 from uniform

@@ -7,6 +7,10 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from thalweg._precision import use_float64
+
+use_float64()
+
 
 class Status(enum.IntEnum):
     """Whether a result can be trusted, and if not, why.

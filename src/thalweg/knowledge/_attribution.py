@@ -22,6 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._edge import is_whole, shown
+from thalweg._precision import use_float64
+
+use_float64()
 
 # The arrays in optax's states: those in which gradients add up, and those that set a scale.
 MEMORIES = {"TraceState": "trace", "ScaleByAdamState": "mu", "EmaState": "ema", "MultiStepsState": "acc_grads"}

@@ -6,6 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg._precision import use_float64
+
+use_float64()
+
 Units = tuple[int, int]
 
 

@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg._edge import check_choice, check_function, is_traced, is_whole, one_number, shown
+from thalweg._precision import use_float64
 from thalweg.energy.ground_states._coordinates import MOST_PARTICLES, coordinates_first, pair_distances
 from thalweg.energy.ground_states._orbitals import Orbital, check_orbitals, lowest_orbitals
+
+use_float64()
 
 
 class HarmonicTrap(eqx.Module):

@@ -31,7 +31,24 @@ print("answer", run.record.shape, np.asarray(run.state).tobytes().hex(), run.rec
 """
 
 
-def start(count, folder="", killed_at=-1, devices=1):
+_WALKERS = """
+import os, signal, sys, numpy as np, thalweg as tw
+index, count, port, killed_at = map(int, sys.argv[1:5])
+folder = sys.argv[5] or None
+if count > 1:
+    tw.connect(f"127.0.0.1:{port}", count, index)
+def look(step, scalars):
+    if index == 1 and step == killed_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+options = tw.Options(shard=True, checkpoint=folder, checkpoint_every=0)
+found = tw.energy.ground_state(tw.energy.HarmonicTrap(2, 2, 1.0), jastrow=True, key=1, walkers=128, moves=3, steps=60,
+                               tol=1e-3, on_stride=look, options=options, resume=folder is not None)
+print("answer", float(found.energy).hex(), found.energy.error, float(found.history["energy"][-1]).hex(),
+      np.asarray(found.measurement.samples).tobytes().hex()[:4000])
+"""
+
+
+def start(count, folder="", killed_at=-1, devices=1, run=_RUN):
     """The processes of one run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -43,7 +60,7 @@ def start(count, folder="", killed_at=-1, devices=1):
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(index), str(count), str(port), str(killed_at), str(folder)],
+            [sys.executable, "-c", run, str(index), str(count), str(port), str(killed_at), str(folder)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,3 +99,18 @@ def test_when_a_process_is_killed_the_other_says_so_and_one_process_goes_on(undi
     assert "another process of this run was lost (process 1 gives no sign of life)" in told
     assert f"the checkpoints are in {tmp_path}: go on with resume=True" in told
     assert answers(start(1, folder=tmp_path)) == [undisturbed]
+
+
+@pytest.mark.slow
+def test_walkers_over_two_processes_as_over_two_devices_and_on_after_one_is_killed(tmp_path):
+    """The same two devices, in one process or one in each of two: equal bits. One is killed: the other says so."""
+    (whole,) = answers(start(1, devices=2, run=_WALKERS))
+    assert answers(start(2, run=_WALKERS)) == [whole] * 2
+    both = start(2, folder=tmp_path, killed_at=40, run=_WALKERS)
+    began = time.monotonic()
+    _, told = both[0].communicate(timeout=240)
+    both[1].communicate()
+    assert both[1].returncode == -signal.SIGKILL and both[0].returncode != 0
+    assert time.monotonic() - began < 90, "a minute from the kill, and the start before it"
+    assert "another process of this run was lost" in told and "go on with resume=True" in told
+    assert answers(start(1, folder=tmp_path, devices=2, run=_WALKERS)) == [whole]

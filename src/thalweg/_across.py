@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._checkpoints import as_plain, is_key
+from thalweg._checkpoints import Growing, as_plain, is_key
 
 _PART = re.compile(r"members-(\d+)-(\d+)")
 PATIENCE = 30  # seconds without a sign of life after which a process counts as lost
@@ -79,6 +79,75 @@ def exchange_items(mine: dict[int, dict[str, Any]], count: int, folder: Any) -> 
     return [found[n] for n in itertools.takewhile(found.__contains__, range(count))]
 
 
+def all_say(yes: Any, folder: Any) -> bool:
+    """Whether every process says yes, so that all of them go the same way."""
+    from jax.experimental import multihost_utils
+
+    _await_all(folder)
+    return bool(np.all(multihost_utils.process_allgather(np.array(bool(yes)))))
+
+
+def from_first(found: tuple[int, Any] | None, like: Any, folder: Any) -> tuple[int, Any] | None:
+    """What process 0 found in its folder of checkpoints, a number and a pytree as `like`, on every process."""
+    from jax.experimental import multihost_utils
+
+    arrays = {} if found is None else {str(n): as_plain(leaf) for n, leaf in enumerate(jax.tree.leaves(found))}
+    content = _everybodys(np.frombuffer(_savez(arrays), np.uint8), folder, multihost_utils)[0]
+    leaves, structure = jax.tree.flatten((0, like))
+    with np.load(io.BytesIO(content), allow_pickle=False) as theirs:
+        if not theirs.files:
+            return None
+        unpacked = [_unpacked(theirs[str(n)], leaf) for n, leaf in enumerate(leaves)]
+    done, state = jax.tree.unflatten(structure, unpacked)
+    return int(done), state
+
+
+def everywhere(tree: Any) -> Any:
+    """Arrays that every process holds whole and equal, as arrays of all devices of all processes."""
+    return _placed(tree, jax.sharding.PartitionSpec())
+
+
+def spread_everywhere(tree: Any) -> Any:
+    """Arrays that lead with the members and that every process holds, spread over all devices of all processes."""
+    return _placed(tree, jax.sharding.PartitionSpec("members"))
+
+
+def _placed(tree: Any, spec: Any) -> Any:
+    devices = jax.devices()
+    place = jax.sharding.NamedSharding(jax.sharding.Mesh(np.asarray(devices), ("members",)), spec)
+    if spec and any(len(leaf) % len(devices) for leaf in jax.tree.leaves(tree)):
+        raise ValueError(
+            f"walkers must be a multiple of the {len(devices)} devices that they are spread over, "
+            f"got {len(jax.tree.leaves(tree)[0])}"
+        )
+
+    def put(leaf: Any) -> Any:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            return leaf
+        whole = np.asarray(gathered(leaf))
+        return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
+
+    return jax.tree.map(put, tree)
+
+
+def gathered(tree: Any) -> Any:
+    """Arrays of all processes as arrays of this one, whole; others as they are."""
+    from jax.experimental import multihost_utils
+
+    def get(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        if is_key(leaf):
+            return jax.random.wrap_key_data(get(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if leaf.is_fully_replicated:
+            return jnp.asarray(np.asarray(leaf.addressable_data(0)))
+        return jnp.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(get, tree)
+
+
 def _joined(*leaves: Any) -> Any:
     if is_key(leaves[0]):
         return jnp.concatenate(leaves)
@@ -130,6 +199,8 @@ def _savez(arrays: dict[str, Any]) -> bytes:
 def _unpacked(array: np.ndarray, like: Any) -> Any:
     if is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    if isinstance(like, Growing):
+        return array.view(Growing)
     return array if isinstance(like, np.ndarray) else jnp.asarray(array)
 
 

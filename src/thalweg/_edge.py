@@ -128,12 +128,15 @@ def check_start(start: Any) -> Any:
 def check_finite(tree: Any, what: str) -> None:
     """Refuse NaN and infinity in what a user gives."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if (
-            not is_traced(leaf)
-            and jnp.issubdtype(leaf.dtype, jnp.inexact)
-            and not np.all(np.isfinite(np.asarray(leaf)))
-        ):
+        if not is_traced(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(_all_finite(leaf)):
             raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be finite, got NaN or infinity in it")
+
+
+def _all_finite(leaf: Any) -> Any:
+    """Whether an array is finite throughout; of one that is spread over processes every one of them learns it."""
+    if getattr(leaf, "is_fully_addressable", True):
+        return np.all(np.isfinite(np.asarray(leaf)))
+    return jax.jit(lambda x: jnp.all(jnp.isfinite(x)))(leaf)
 
 
 def check_real(tree: Any, what: str) -> None:

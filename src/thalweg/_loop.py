@@ -47,7 +47,7 @@ class Options(eqx.Module):
       Or a function that is given a `Checkpoint` after every chunk, to go on from with `resume=`.
     - `chunk`: steps between two visits of the host; by default about half a second's worth, or a
       twentieth of the run where `on_chunk` or `checkpoint` want to be called.
-    - `shard`: whether the members of an ensemble are spread over all devices.
+    - `shard`: whether the members of an ensemble, or the walkers of a ground state, are spread over all devices.
     - `store`: keep the state every so many steps, so that a later `fork` replays from nearby.
     - `vectorise`: whether the members of an ensemble step as one array, or one after the other. By
       default as one array, except on a processor where the step multiplies matrices: as one array its sums are

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from thalweg._across import gathered
+
 ROWS = 256  # steps to a chunk of the file
 
 
@@ -99,7 +101,7 @@ class DiskRecord:
 def first_rows(buffer: Any, rows: int, axis: int, copies: str) -> Any:
     """The first rows of a chunk on the host; of two copies of one member, the first."""
     cut = (slice(0, 1) if copies else slice(None), slice(0, rows)) if axis else (slice(0, rows),)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[cut], buffer)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[cut], gathered(buffer))
 
 
 def check_path(path: Any) -> None:

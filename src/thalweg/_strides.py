@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from thalweg._across import all_say, everywhere, from_first, gathered, spread_everywhere
 from thalweg._checkpoints import Folder, Growing, growing
 from thalweg._interrupts import stopping
 from thalweg._items import check_resume
 from thalweg._loop import Options
-from thalweg._process import Process, Run, simulate, what_it_is
+from thalweg._process import Process, Run, simulate, spread, what_it_is
 from thalweg._progress import progress
 from thalweg._results import Status
 
@@ -47,6 +48,7 @@ def in_strides(
     estimate: Callable[[Any], Any] = lambda memory: "",
     endless: bool = False,
     words: str = "steps",
+    over: Callable[[Any, Callable[[Any], Any]], Any] | None = None,
 ) -> Strides:
     """At most `steps` steps of a process, `stride` at a time.
 
@@ -56,6 +58,9 @@ def in_strides(
     - `what`: whatever else tells this run from others, by name.
     - `estimate`: what the memory amounts to, for the progress line; `words`: what its steps are called there;
       `endless`: whether the run usually stops by itself, so that no end is foretold.
+    - `over`: `over(state, spread) -> state` applies `spread` to the arrays of a state that lead with walkers; with
+      `options.shard` they are spread over all devices of all processes, and every process ends with the whole. Process
+      0 keeps the checkpoints.
 
     A run that goes on from a checkpoint ends with equal numbers, since it visits at the same steps.
     """
@@ -63,26 +68,33 @@ def in_strides(
     check_resume(options, resume)
     # a quarter of a stride is the longest that a Ctrl-C waits for
     how = Options(vectorise=options.vectorise, chunk=options.chunk or math.ceil(stride / 4))
+    together = over is not None and options.shard and jax.process_count() > 1
     done, kept, status, go_on = 0, 0, Status.OK, True
     details: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         folder = None
         if options.checkpoint is not None:
-            identity = what_it_is(process, state, key) | {"stride": stride} | (what or {})
-            folder = stack.enter_context(Folder(options.checkpoint, identity, options.checkpoint_every))
-            found = folder.newest((state, np.asarray(go_on), memory)) if resume else None
+            like = (state, np.asarray(go_on), memory)
+            found = None
+            if not together or jax.process_index() == 0:
+                identity = what_it_is(process, state, key) | {"stride": stride} | (what or {})
+                folder = stack.enter_context(Folder(options.checkpoint, identity, options.checkpoint_every))
+                if resume:
+                    found = folder.newest(like)
+                else:
+                    folder.refuse_old()
+            found = from_first(found, like, options.checkpoint) if together and resume else found
             if found is not None:
                 done, (state, go_on, memory) = found
                 kept = done
-            elif not resume:
-                folder.refuse_old()
         tell = stack.enter_context(progress(options.progress, None if endless else steps, words, begun=done))
         stop = stack.enter_context(stopping(term=folder is not None))
-        heard = lambda step, scalars: not stop.asked  # noqa: E731
+        agreed = (lambda yes: all_say(yes, options.checkpoint)) if together else bool
+        heard = lambda step, scalars: agreed(not stop.asked)  # noqa: E731
         try:
             while done < steps and go_on:
                 count = min(stride, steps - done)
-                run = simulate(process, state, count, key=key, start=done, record=record, on_chunk=heard, options=how)
+                run = _stride(process, state, count, key, done, record, heard, how, over if options.shard else None)
                 status, details = Status(int(run.status)), {"step": done, **run.details}
                 if status == Status.NOT_FINITE:
                     state = run.state
@@ -92,11 +104,12 @@ def in_strides(
                     break
                 # all at once, so that an interrupted visit leaves the stride before it whole
                 state, done, (memory, go_on) = run.state, done + count, visit(done + count, run, memory)
+                go_on = agreed(go_on)
                 tell(done, estimate(memory))
                 if folder is not None and (folder.due() or done == steps or not go_on):
                     folder.keep(done, (state, np.asarray(go_on), memory))
                     kept = done
-                if stop.asked and go_on and done < steps:
+                if go_on and done < steps and not agreed(not stop.asked):
                     status = Status.INTERRUPTED
                     break
         except KeyboardInterrupt:
@@ -104,6 +117,27 @@ def in_strides(
         if folder is not None and status == Status.INTERRUPTED and done > kept:
             folder.keep(done, (state, np.asarray(go_on), memory))
     return Strides(state, done, memory, status, {**details, "step": done})
+
+
+def spread_run(
+    process: Process, state: Any, steps: int, key: Any, over: Callable[[Any, Callable[[Any], Any]], Any], **how: Any
+) -> Run:
+    """`simulate` with the walkers of the state spread over all devices of all processes; each gets the whole."""
+    if jax.process_count() == 1:
+        return simulate(process, over(state, spread), steps, key=key, **how)
+    everyones = {name: everywhere(value) for name, value in how.items() if name == "record"}
+    state = over(everywhere(state), spread_everywhere)
+    try:
+        return gathered(simulate(everywhere(process), state, steps, key=everywhere(key), **{**how, **everyones}))
+    except jax.errors.JaxRuntimeError as problem:
+        raise RuntimeError(f"another process of this run was lost ({str(problem).split('. ')[0][:120]})") from None
+
+
+def _stride(process, state, count, key, done, record, heard, how, over) -> Run:
+    watch = {"start": done, "record": record, "on_chunk": heard, "options": how}
+    if over is None:
+        return simulate(process, state, count, key=key, **watch)
+    return spread_run(process, state, count, key, over, **watch)
 
 
 def more(before: Any, part: Any) -> Any:

@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from thalweg._edge import check_number, is_whole
 from thalweg._loop import Options
-from thalweg._process import spread
 from thalweg._results import Status
 from thalweg.energy.ground_states._build import build_state, default_tolerance, wants_jastrow
 from thalweg.energy.ground_states._checks import check_count, one_key
@@ -126,7 +125,8 @@ def ground_state(
     - `on_stride`: called as `on_stride(step, scalars)` every 20 steps of training, then every 32 records of measuring
       (whose scalars hold "r_hat"); `False` stops what it is called from.
     - `options`: `tw.Options`: `progress`; `checkpoint`, a folder, in which Ctrl-C and SIGTERM leave what was done;
-      `shard`, the walkers over all devices. - `resume`: go on from what is in the folder, to equal numbers.
+      `shard`, the walkers over all devices, also of several processes (`tw.connect`). - `resume`: go on from what is in
+      the folder, to equal numbers.
 
     A plain Boltzmann machine whose energy has a closed form is minimised without sampling (`noise_free_ground_state`),
     unless `steps` or a `method` of sampling is given.
@@ -157,8 +157,6 @@ def ground_state(
     process = variational_monte_carlo(trap, state, walkers=walkers, moves=moves, method=method)
     start = process.init(second)
     check_start(state, start.walkers)
-    if options.shard:
-        start = dataclasses.replace(start, walkers=spread(start.walkers))
     run = train(process, start, second, tol, steps, on_stride, _phase(options, "training"), resume)
     if run.status != Status.OK:
         sampler = wavefunction_sampler(run.last.psi, method, walkers=walkers, moves=moves)

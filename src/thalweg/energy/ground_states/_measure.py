@@ -12,9 +12,9 @@ import numpy as np
 from thalweg._edge import check_number
 from thalweg._items import check_resume
 from thalweg._loop import Options
-from thalweg._process import Run, simulate, spread
+from thalweg._process import Run, simulate
 from thalweg._results import Estimate, Status
-from thalweg._strides import in_strides, more, nothing
+from thalweg._strides import in_strides, more, nothing, spread_run
 from thalweg.energy.ground_states._blocks import in_blocks
 from thalweg.energy.ground_states._checks import check_count, one_key, real_numbers
 from thalweg.energy.ground_states._contact import variance_diverges
@@ -95,12 +95,14 @@ def measure(
             raise ValueError(f"start must have shape (walkers, {trap.coordinates}), got {x.shape}")
     process = wavefunction_sampler(psi, method, walkers=len(x), moves=moves)
     s = process.init(x, first_width(trap) if width is None else width)
-    s = dataclasses.replace(s, x=spread(s.x)) if options.shard else s
     record = _Record(psi, trap)
     if method != "exact":
         # the same compiled run lets the walkers find psi^2: what it records is not kept
         how = Options(vectorise=options.vectorise, chunk=STRIDE // 4)
-        begun = simulate(process, s, STRIDE, key=second, record=record, options=how)
+        if options.shard:
+            begun = spread_run(process, s, STRIDE, second, _over, record=record, options=how)
+        else:
+            begun = simulate(process, s, STRIDE, key=second, record=record, options=how)
         s, status = begun.state, Status(int(begun.status))
         if status != Status.OK:
             return glance(process, s, psi, trap, third, status, {"step": 0, **begun.details})
@@ -135,6 +137,7 @@ def measure(
         estimate=lambda kept: in_words(_scalars(kept)),
         endless=True,
         words="records",
+        over=_over,
     )
     if not len(made.memory.snapshots):
         return glance(process, made.state, psi, trap, third, made.status, made.details)
@@ -164,12 +167,11 @@ def check_options(options: Options | None, resume: bool) -> Options:
     """The options as this room uses them: walkers step as the one array that they are."""
     options = Options() if options is None else options
     check_resume(options, resume)
-    if options.shard and jax.process_count() > 1:
-        raise ValueError(
-            "shard=True spreads walkers over the devices of one process, "
-            f"got {jax.process_count()} processes: give each of them a key of its own, and average"
-        )
     return dataclasses.replace(options, vectorise=False)
+
+
+def _over(state: Walkers, spread: Callable[[Any], Any]) -> Walkers:
+    return dataclasses.replace(state, x=spread(state.x))
 
 
 def in_words(scalars: dict[str, float]) -> str:

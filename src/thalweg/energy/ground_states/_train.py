@@ -1,5 +1,6 @@
 """Training a wavefunction until its energy falls no more, in strides that can be watched, stopped and gone on with."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ def train(
         what={"tol": tol if steps is None else None},
         estimate=lambda seen: in_words(seen.told(STRIDE)),
         endless=steps is None,
+        over=_over,
     )
     state, seen = made.state, made.memory
     if seen.parameters.size:
@@ -79,6 +81,10 @@ def settled(energy: np.ndarray, error: np.ndarray, tol: float) -> bool:
     late, earlier = slice(n - third, n), slice(n - 2 * third, n - third)
     noise = np.sqrt(np.mean(error[late] ** 2) / third + np.mean(error[earlier] ** 2) / third)
     return bool(np.mean(energy[earlier]) - np.mean(energy[late]) < max(noise, tol / 2))
+
+
+def _over(state: MonteCarlo, spread: Callable[[Any], Any]) -> MonteCarlo:
+    return dataclasses.replace(state, walkers=spread(state.walkers))
 
 
 class _Seen(NamedTuple):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
-PEERS = ("numba", "netket", "deeptime", "fplanck", "dit", "pynamicalsys", "rbms", "torch", "scikit-learn")
+PEERS = ("numba", "netket", "deeptime", "fplanck", "py-pde", "dit", "pynamicalsys", "rbms", "torch", "scikit-learn")
 
 
 def record(file: Path, results: Path = RESULTS) -> int:

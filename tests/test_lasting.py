@@ -167,7 +167,7 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_a_partial_result(tmp_path):
 
         def knock(step, scalars, number=number):
             if step == 20:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
 
         run = tw.simulate(
             WALK, 0.0, 100, key=0, on_chunk=knock, options=tw.Options(chunk=10, checkpoint=folder), record=after

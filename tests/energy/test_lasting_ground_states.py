@@ -23,7 +23,7 @@ def ask(folder=None, *, resume=False, stop=None, **changed):
 
     def look(step, scalars):
         if stop is not None and stop(step, scalars):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     options = tw.Options(checkpoint=folder, checkpoint_every=1000)
     settings = {"hidden": 0, "jastrow": True, "tol": 4e-6, "key": 5, "walkers": 32, "moves": 1, "steps": 60} | changed

@@ -161,7 +161,15 @@ def test_a_full_disk_stops_nothing_and_keeps_the_last_checkpoint(tmp_path, monke
     same(ask(tmp_path, resume=True), ask())
 
 
-def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_a_partial_result(tmp_path):
+@pytest.fixture
+def minds_ctrl_c():
+    """A shell that starts a job in the background has it ignore Ctrl-C, and the tests may be such a job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_a_partial_result(tmp_path, minds_ctrl_c):
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / str(int(number))
 

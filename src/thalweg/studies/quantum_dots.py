@@ -16,11 +16,11 @@ def run(size: str = "quick", *, electrons: int = 6, omega: float = 1.0, tol: flo
 
     trap = tw.energy.HarmonicTrap(electrons, 2, omega)
     free = tw.energy.HarmonicTrap(electrons, 2, omega, interaction=False)
-    walkers = 1024 if size == "quick" else 4096
+    walkers = 512 if size == "quick" else 4096
     tol = tol if size == "quick" else tol / 4
     settings = {"hidden": 0, "walkers": walkers, "backflow": False}
     found = {
-        "free": tw.energy.ground_state(free, tol=tol, key=1, **settings),
+        "free": tw.energy.ground_state(free, tol=tol, key=1, steps=0, **settings),
         "determinants": tw.energy.ground_state(trap, jastrow=False, tol=20 * tol, key=2, **settings),
         "with Jastrow": tw.energy.ground_state(trap, tol=tol, key=3, **settings | {"backflow": size == "full"}),
     }

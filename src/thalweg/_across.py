@@ -134,7 +134,6 @@ def _placed(tree: Any, spec: Any) -> Any:
 
 def gathered(tree: Any) -> Any:
     """Arrays of all processes as arrays of this one, whole; others as they are."""
-    from jax.experimental import multihost_utils
 
     def get(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
@@ -143,6 +142,8 @@ def gathered(tree: Any) -> Any:
             return jax.random.wrap_key_data(get(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         if leaf.is_fully_replicated:
             return jnp.asarray(np.asarray(leaf.addressable_data(0)))
+        from jax.experimental import multihost_utils  # here, since every recorded run passes by
+
         return jnp.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(get, tree)

@@ -125,10 +125,10 @@ def spread_run(
     """`simulate` with the walkers of the state spread over all devices of all processes; each gets the whole."""
     if jax.process_count() == 1:
         return simulate(process, over(state, spread), steps, key=key, **how)
-    everyones = {name: everywhere(value) for name, value in how.items() if name == "record"}
+    how["record"] = everywhere(how.get("record"))
     state = over(everywhere(state), spread_everywhere)
     try:
-        return gathered(simulate(everywhere(process), state, steps, key=everywhere(key), **{**how, **everyones}))
+        return gathered(simulate(everywhere(process), state, steps, key=everywhere(key), **how))
     except jax.errors.JaxRuntimeError as problem:
         raise RuntimeError(f"another process of this run was lost ({str(problem).split('. ')[0][:120]})") from None
 

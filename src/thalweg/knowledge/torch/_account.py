@@ -1,4 +1,4 @@
-"""What a tally knows: how it was asked to count, the parameters it counts, what it left out and why, and its numbers."""
+"""What a tally knows: how it was asked to count, what it counts, what it left out and why, and its numbers."""
 
 import dataclasses
 from typing import Any
@@ -80,5 +80,7 @@ def gathered(numbers: Any) -> list[float]:
     numbers = [*numbers]
     if not numbers:
         return []
-    device = numbers[0].device
-    return torch.stack([number.double().to(device, non_blocking=True) for number in numbers]).tolist()
+    device, kind = numbers[0].device, numbers[0].dtype
+    if any(number.device != device or number.dtype != kind for number in numbers):
+        numbers = [number.to(device, torch.float64) for number in numbers]
+    return torch.stack(numbers).tolist()

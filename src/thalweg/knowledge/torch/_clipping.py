@@ -1,6 +1,7 @@
 """What the gradients were multiplied by between the backward pass and the step: loss scaling, clipping."""
 
-from typing import Any
+import math
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -9,32 +10,31 @@ from thalweg.knowledge.torch._account import TOLERANCES, Account, gathered
 from thalweg.knowledge.torch._layers import wide
 from thalweg.knowledge.torch._part import Part
 
-Factor = float | Tensor
+Factor: TypeAlias = float | Tensor
+
+SMALL = 2**12  # numbers of a gradient that is looked at together with others
 
 WHY = "part of its gradient did not pass through its layer (a penalty, a function of the weight)"
 
 
-def factors(account: Account, moved: list[Part]) -> dict[str, Factor]:
+def factors(account: Account, moved: list[Part], totals: dict[str, Tensor]) -> dict[str, Factor]:
     """The factor between each parameter's gradient, as the optimizer met it, and the sum of the groups' parts.
 
     One factor for all explains clipping by the norm; one a parameter, clipping in parts; one an entry, by value. A
-    parameter that none explains got gradient that did not pass through its layer, and is refused.
+    parameter that none explains got gradient that did not pass through its layer, and is refused. `totals`: sums of the
+    groups' parts that are known already.
     """
     if account.precision == torch.float64 and any(wide(part.parameter) == torch.float32 for part in moved):
         account.precision = torch.float32
     tolerance, rounding = TOLERANCES[account.precision], min(100 * account.eps, 1e-2)
-    pairs = [part.pair() for part in moved]
+    pairs = [part.pair(totals.get(part.name)) for part in moved]
     if not pairs:
         return {}
     theirs, ours = ([*column] for column in zip(*pairs, strict=True))
+    size, mine = _norms(theirs), _norms(ours)
     # Of vectors that are parallel, and point the same way, the norms tell the factor.
-    sizes = _norms(theirs), _norms(ours)
-    squares = [sum(size.square() for size in column) for column in sizes]
-    everywhere = torch.where(squares[1] > 0, (squares[0] / squares[1]).sqrt(), 1.0)
-    rest = _norms([g - s * everywhere.to(s.device, s.dtype) for g, s in pairs])
-    numbers = gathered([everywhere, *sizes[0], *sizes[1], *rest])
-    common, count = numbers[0], len(pairs)
-    size, mine, off = (numbers[1 + i * count : 1 + (i + 1) * count] for i in range(3))
+    common = math.hypot(*size) / math.hypot(*mine) if any(mine) else 1.0
+    off = _norms(torch._foreach_sub(theirs, torch._foreach_mul(ours, common)))
     # Some gradients are zero but for rounding, such as that of a bias before a batch norm.
     noise = rounding * max(size)
     found: dict[str, Factor] = {}
@@ -55,9 +55,8 @@ def factors(account: Account, moved: list[Part]) -> dict[str, Factor]:
     return found
 
 
-def _norms(arrays: list[Tensor]) -> list[Tensor]:
-    """In double precision, on the device of the first."""
-    return [norm.to(arrays[0].device, torch.float64) for norm in torch._foreach_norm(arrays)]
+def _norms(arrays: Any) -> list[float]:
+    return gathered(torch._foreach_norm(arrays))
 
 
 def _own(theirs: Tensor, ours: Tensor, size: float, mine: float, tolerance: float, noise: float) -> float | None:
@@ -73,12 +72,14 @@ def _by_entry(theirs: Tensor, ours: Tensor, rounding: float, tolerance: float) -
     return found if float(found.min()) >= 0 and float(found.max()) <= 1 + tolerance else None
 
 
-def steepest(moved: list[Part], found: dict[str, Any]) -> list[Tensor]:
-    """The largest entry of each gradient, as it was before it was clipped entry by entry."""
-    gradients: list[Tensor] = [
-        part.total() if isinstance(found[part.name], Tensor) else part.parameter.grad  # type: ignore[misc]
-        for part in moved
-    ]
-    if gradients and gradients[0].is_cuda:
-        return list(torch._foreach_norm(gradients, float("inf")))
-    return [torch.maximum(-(ends := gradient.aminmax())[0], ends[1]) for gradient in gradients]
+def steepest(moved: list[Part], found: dict[str, Any]) -> float:
+    """The largest entry of any gradient, as it was before it was clipped entry by entry."""
+    gradients = [part.total() if isinstance(found[part.name], Tensor) else part.parameter.grad for part in moved]
+    if gradients[0].is_cuda:
+        ends = torch._foreach_norm(gradients, float("inf"))
+    else:
+        small = [gradient.reshape(-1) for gradient in gradients if gradient.numel() < SMALL]
+        large = [gradient for gradient in gradients if gradient.numel() >= SMALL]
+        both = [one.aminmax() for one in (*large, *([torch.cat(small)] if small else []))]
+        ends = [torch.maximum(-least, most) for least, most in both]
+    return max(gathered(ends))

@@ -36,10 +36,8 @@ def divide(
     return off, size.max(), change.abs_().max()
 
 
-def pass_by(part: Part, rule: Rule, memory: bool) -> None:
+def pass_by(part: Part, rule: Rule) -> None:
     """A step that is not tallied: the groups' momenta fade, and the new gradient is nobody's."""
-    if not memory:
-        return
     assert part.parameter.grad is not None
     gradient = part.view(part.parameter.grad).to(wide(part.parameter))
     if rule.sign < 0:
@@ -47,16 +45,9 @@ def pass_by(part: Part, rule: Rule, memory: bool) -> None:
     if rule.pull:
         assert part.before is not None
         gradient = torch.add(gradient, part.before, alpha=rule.pull)
-    momenta = part.momenta = part.zeros() if part.momenta is None else part.momenta
+    momenta = part.start_momenta()
     part.fade *= rule.decay
     _take(momenta[-1].mul_(rule.decay), gradient, rule.intake)
-
-
-def catch_up(part: Part) -> None:
-    """Let the groups' momenta fade by the steps that were not tallied."""
-    if part.momenta is not None and part.fade != 1.0:
-        part.momenta[:-1].mul_(part.fade)
-        part.fade = 1.0
 
 
 def _take(momenta: Tensor, gradients: Tensor, intake: float | Tensor) -> None:
@@ -77,8 +68,8 @@ def _rows(part: Part, rule: Rule, factor: Factor, memory: bool, before: Tensor) 
         if rule.scale is not None:
             rows.mul_(rule.scale)
     else:
-        momenta = part.momenta = part.zeros() if part.momenta is None else part.momenta
-        catch_up(part)
+        momenta = part.start_momenta()
+        part.catch_up()
         _take(momenta.mul_(rule.decay), gradients, rule.intake)
         weight = rule.lead
         if rule.direct:

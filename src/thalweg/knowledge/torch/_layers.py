@@ -66,7 +66,8 @@ def _convolution(layer: Any, x: Tensor, cotangent: Tensor, rows: Rows, add: Add,
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x, padding = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode), (0,) * spatial
     full = wide(cotangent)
-    for group, xs, ds in rows.split(1, x.to(full), cotangent.to(full)):
+    # Under autocast the layer itself saw its input rounded.
+    for group, xs, ds in rows.split(1, x.to(cotangent.dtype).to(full), cotangent.to(full)):
         gradient = torch.ops.aten.convolution_backward(
             ds,
             xs,

@@ -23,18 +23,18 @@ class Listener:
     def __init__(self, account: Account, model: nn.Module, stride: int):
         self._account, self._model, self._stride = account, model, stride
         self.labels: Any = None
-        self._names: dict[int, str] = {}  # of parameters, by identity
+        self.names: dict[int, str] = {}  # of parameters, by identity
         self._layers: set[int] = set()
         self._rows: tuple[int, Rows] | None = None
         self._counted: list[Rows] = []  # of this step
         self._touched: set[str] = set()  # parameters met in this pass
-        self._grown: dict[str, bool] = {}  # whether their gradients held something before this pass
+        self._grown: dict[str, float] = {}  # whether their gradients held something before this pass
         self._unlike: dict[str, tuple[str, Rows]] = {}  # parameters whose rows are not those of the labels, and why
         self._given: dict[int, Any] = {}  # what layers were given that no gradient goes to
 
     def attach(self, trained: set[int], where: Callable[[str], bool] | None) -> tuple[dict, set[str], list]:
         """Listen to all known layers: the parameters they answer for, those stored (inputs, units), and the hooks."""
-        names = self._names = {id(p): name for name, p in self._model.named_parameters()}  # of a tied one the first
+        names = self.names = {id(p): name for name, p in self._model.named_parameters()}  # of a tied one the first
         refused = self._account.refused
         parameters: dict[str, Tensor] = {}
         transposed: set[str] = set()
@@ -61,9 +61,6 @@ class Listener:
                 handles.append(layer.register_forward_hook(self._after_forward, with_kwargs=True))
         # A parameter that an unknown layer uses too is not all seen.
         return {name: p for name, p in parameters.items() if name not in refused}, transposed, handles
-
-    def name_of(self, p: Tensor) -> str | None:
-        return self._names.get(id(p))
 
     def forget_labels_read(self) -> None:
         """New labels were set."""
@@ -111,11 +108,11 @@ class Listener:
         self._account.rounded_as(precision(layer, cotangent))
         whole = isinstance(layer, nn.MultiheadAttention)
         own = layer.named_parameters() if whole else layer._parameters.items()
-        names = {key: self._names[id(p)] for key, p in own if p is not None}
+        names = {key: self.names[id(p)] for key, p in own if p is not None}
         for name in names.values():
             if name in parts and name not in self._touched:
                 self._touched.add(name)
-                parts[name].begin(not self._grown.get(name, False))
+                parts[name].begin(not self._grown.get(name))
         # With one group these are no copies, and what holds them may be written to after the pass.
         copies = len(rows.present) > 1
 

@@ -17,7 +17,7 @@ from thalweg.knowledge.torch._rules import Rule
 
 LARGE = 2**10  # numbers of a weight from which on this is worth it
 STEPS = 8  # that are kept
-TILE = 2**18  # numbers, of all steps, that are worked on at a time: they stay in the cache
+TILE = 2**19  # numbers, of all steps, that are worked on at a time: they stay in the cache
 PROBES = 4
 
 Factors = tuple[Parts, Tensor, Tensor]  # each group and its rows; its gradient is `left^T right`
@@ -103,7 +103,8 @@ class Log:
         """
         assert self.change is not None
         length, width = self.like.shape
-        tile = min(length, max(1, TILE // (width * len(self.steps))))
+        tiles = -(-length * width * len(self.steps) // TILE)
+        tile = -(-length // tiles)
         room = self.like.new_empty(len(self.steps), tile, width)
         sums = self.like.new_empty(4, tile, width)
         fine = torch.finfo(self.like.dtype).eps
@@ -154,13 +155,13 @@ class Log:
         weights: list[float] = []
         for rule, factor, pieces, before, _ in self.steps:
             one = room[len(weights), : at.stop - at.start]
-            mine, decays = pieces.get(group, []), group == self.groups and before is not None
+            mine, decays = pieces.get(group, []), group == self.groups and rule.decays
             if momentum is None and not mine and not decays:
                 continue
             sign = factor * rule.sign
             if momentum is None or rule.direct:
                 _product(one, mine, at, 0.0, sign)
-                if decays and rule.pull:
+                if before is not None and decays and rule.pull:
                     one.add_(before[at], alpha=rule.pull)
                 weight = rule.direct
                 if momentum is not None:
@@ -170,11 +171,11 @@ class Log:
                     one.mul_(rule.scale[at])
             else:
                 _product(momentum, mine, at, rule.decay, sign * rule.intake)
-                if decays and rule.pull:
+                if before is not None and decays and rule.pull:
                     momentum.add_(before[at], alpha=rule.pull * rule.intake)
                 weight = rule.lead
                 one.copy_(momentum) if rule.scale is None else torch.mul(momentum, rule.scale[at], out=one)
-            if decays and rule.rest and weight:
+            if before is not None and decays and rule.rest and weight:
                 one.add_(before[at], alpha=rule.rest / weight)
             weights.append(weight)
         return room[: len(weights), : at.stop - at.start], weights

@@ -30,6 +30,7 @@ class Part:
         self.fade = 1.0  # of the groups' momenta, over steps that were not tallied
         self.before: Tensor | None = None  # the parameter, where the step needs it
         self._gradients: Tensor | None = None
+        self._room: Tensor | None = None  # for the momenta, if they have a place
         self.filled: set[int] = set()
         self.kept: dict[str, Tensor] = {}
 
@@ -74,6 +75,18 @@ class Part:
         like = self._like()
         return like.new_zeros((self.groups + 1, *like.shape))
 
+    def start_momenta(self) -> Tensor:
+        """The groups' momenta, zero where they begin."""
+        if self.momenta is None:
+            self.momenta = self.zeros() if self._room is None else self._room.zero_()
+        return self.momenta
+
+    def catch_up(self) -> None:
+        """Let the groups' momenta fade by the steps that were not tallied."""
+        if self.momenta is not None and self.fade != 1.0:
+            self.momenta[:-1].mul_(self.fade)
+            self.fade = 1.0
+
     def begin(self, first: bool) -> None:
         """A backward pass comes to the parameter; `first` since its gradient was set to zero."""
         if first:
@@ -85,7 +98,7 @@ class Part:
 
     def add(self, group: Any, left: Tensor, right: Tensor | None, copies: bool) -> None:
         """Take what a layer found, in any of the forms of `_layers`; `copies`: whether it may be kept."""
-        if self.log is None or self.log.open is None or right is None or not isinstance(group, list):
+        if self.log is None or self.log.open is None or right is None or not isinstance(group, Parts):
             self.spill()
             self._enter(group, left, right)
         elif copies:
@@ -101,7 +114,7 @@ class Part:
 
     def _enter(self, group: Any, left: Tensor, right: Tensor | None = None) -> None:
         rows = self.gradients
-        if isinstance(group, list):
+        if isinstance(group, Parts):
             assert right is not None
             self._multiply(group, left.to(rows.dtype), right.to(rows.dtype))
         elif right is not None:
@@ -119,24 +132,17 @@ class Part:
 
     def _multiply(self, parts: Parts, left: Tensor, right: Tensor) -> None:
         rows = self.gradients
-        if left.is_cuda and len(parts) > 1:
-            first, last = parts[0][0], parts[-1][0] + 1
-            most = max(part.stop - part.start for _, part in parts)
-            if most * (last - first) <= 4 * len(left):  # one call for all groups, if it is not mostly padding
-                where = _padding(parts, first, last, most, len(left)).to(left.device, non_blocking=True)
-                lefts, rights = (_padded(array, where) for array in (left, right))
-                mine = rows[first:last]
-                if self.filled.isdisjoint(range(first, last)):
-                    torch.bmm(lefts.transpose(1, 2), rights, out=mine)
-                else:
-                    self.settle(range(first, last))
-                    mine.baddbmm_(lefts.transpose(1, 2), rights)
-                self.filled.update(range(first, last))
-                return
+        where = parts.padding(left.device) if left.is_cuda else None
+        if where is not None:  # one call for all groups
+            here = range(parts[0][0], parts[-1][0] + 1)
+            fresh = self.filled.isdisjoint(here)
+            self.filled.update(here) if fresh else self.settle(here)
+            lefts, rights = (_padded(array, where) for array in (left, right))
+            mine = rows[here.start : here.stop]
+            torch.baddbmm(mine, lefts.transpose(1, 2), rights, beta=0.0 if fresh else 1.0, out=mine)
+            return
         for group, part in parts:
-            torch.addmm(
-                rows[group], left[part].T, right[part], beta=float(group in self.filled), out=rows[group]
-            )
+            torch.addmm(rows[group], left[part].T, right[part], beta=float(group in self.filled), out=rows[group])
             self.filled.add(group)
 
     def present(self) -> slice:
@@ -156,13 +162,13 @@ class Part:
         """The gradient of all groups."""
         return total(self.gradients[self.present()])
 
-    def pair(self) -> tuple[Tensor, Tensor]:
+    def pair(self, mine: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The optimizer's gradient and the groups' sum: all entries, or random sums of them where factors are kept."""
         assert self.parameter.grad is not None
         gradient = self.view(self.parameter.grad)
         if self.log is not None and self.log.open is not None:
             return self.log.probe(gradient)
-        mine = self.total()
+        mine = self.total() if mine is None else mine
         return gradient.to(mine.dtype), mine
 
     def keep_before(self) -> None:
@@ -182,14 +188,6 @@ class Part:
 def total(rows: Tensor) -> Tensor:
     """The sum over the first axis, as a product, which reads the rows once."""
     return torch.mv(rows.reshape(len(rows), -1).T, rows.new_ones(len(rows))).reshape(rows.shape[1:])
-
-
-def _padding(parts: Parts, first: int, last: int, most: int, none: int) -> Tensor:
-    """For each group the numbers of its rows, filled up to `most` with `none`."""
-    where = torch.full((last - first, most), none)
-    for group, part in parts:
-        where[group - first, : part.stop - part.start] = torch.arange(part.start, part.stop)
-    return where
 
 
 def _padded(array: Tensor, where: Tensor) -> Tensor:

@@ -8,7 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Parts = list[tuple[int, slice]]  # each group that is present, and its rows
+
+class Parts(list[tuple[int, slice]]):
+    """Each group that is present, and its rows."""
+
+    _kept: Tensor | None = None
+
+    def padding(self, device: torch.device) -> Tensor | None:
+        """The numbers of each group's rows, from the first to the last group, filled up with that of one row more.
+
+        `None` if most of it would be filling.
+        """
+        first, count, end = self[0][0], self[-1][0] + 1 - self[0][0], self[-1][1].stop
+        most = max(part.stop - part.start for _, part in self)
+        if most * count > 4 * end:
+            return None
+        if self._kept is None:
+            where = np.full((count, most), end)
+            for group, part in self:
+                where[group - first, : part.stop - part.start] = np.arange(part.start, part.stop)
+            self._kept = torch.from_numpy(where).to(device, non_blocking=True)
+        return self._kept
+
 
 FEW = 2**18  # entries up to which an indicator of groups by rows is multiplied with
 
@@ -58,7 +79,7 @@ class Rows:
         shape = self._check(arrays[0], lead)
         flat = [array.flatten(0, lead - 1) if lead > 1 else array for array in arrays]
         if len(self.present) == 1:
-            return [(self.present[0], slice(0, len(flat[0])))], *flat
+            return Parts([(self.present[0], slice(0, len(flat[0])))]), *flat
         order, parts = self._once((shape, arrays[0].device), lambda: self._order(shape, arrays[0].device))
         return parts, *(array.index_select(0, order) for array in flat)
 
@@ -98,8 +119,8 @@ class Rows:
         if inner != 1:
             order = (order[:, None] * inner + np.arange(inner)).reshape(-1)
         ends = np.cumsum(self.visits * inner).tolist()
-        parts = [(group, slice(ends[group - 1] if group else 0, ends[group])) for group in self.present]
-        return torch.from_numpy(order).to(device), parts
+        parts = ((group, slice(ends[group - 1] if group else 0, ends[group])) for group in self.present)
+        return torch.from_numpy(order).to(device), Parts(parts)
 
     def _indicator(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         flat = self.labels.reshape(-1)

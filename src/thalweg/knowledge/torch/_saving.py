@@ -52,13 +52,15 @@ def load(account: Account, state: dict[str, Any]) -> None:
 
 
 def _load_part(part: Part, state: dict[str, Any]) -> None:
-    name, device = part.name, part.parameter.device
-    part.kept = {kind: state["kept"][kind][name].to(device).clone() for kind in part.kept}
-    moved = {key: tree[name].to(device).clone() for key in ("gradients", "momenta") if name in (tree := state[key])}
-    part.momenta, part.fade = moved.get("momenta"), state["fades"].get(name, 1.0)
-    part.filled = set()
-    if "gradients" in moved:
-        part.gradients.copy_(moved["gradients"])
-        part.filled = set(range(part.groups + 1))
+    name = part.name
+    # Into the tables that are there: they may be slices of larger ones.
+    for kind, table in part.kept.items():
+        table.copy_(state["kept"][kind][name])
+    part.momenta, part.fade, part.filled = None, state["fades"].get(name, 1.0), set()
+    if name in state["momenta"]:
+        part.start_momenta().copy_(state["momenta"][name])
+    if name in state["gradients"]:
+        part.gradients.copy_(state["gradients"][name])
+        part.filled.update(range(part.groups + 1))
     if part.log is not None:
         part.log = Log(part.groups, part.log.like, part.per, part.units)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied
 from thalweg.knowledge.torch._account import TOLERANCES, Account
+from thalweg.knowledge.torch._bundle import bundles
 from thalweg.knowledge.torch._listening import Listener
 from thalweg.knowledge.torch._log import LARGE
 from thalweg.knowledge.torch._memory import bytes_of, check_kinds
@@ -112,7 +112,9 @@ class Tally:
             # A GPU divides a step at once: its memory is quick, and many small calls are slow.
             part.open_tables(p.ndim == 2 and p.numel() >= LARGE and not p.is_cuda and not parallel)
         self._account.parts = parts
-        self._handles += Stepper(self._account, self.optimizer, self._listener, parallel, where).attach()
+        joined = bundles(self.optimizer, parts, self._listener.names, has_momentum(self.optimizer))
+        stepper = Stepper(self._account, self.optimizer, self._listener, joined, parallel, where)
+        self._handles += stepper.attach()
 
     @property
     def labels(self) -> Any:

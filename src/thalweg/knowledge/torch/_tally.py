@@ -84,6 +84,8 @@ class Tally:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         if per not in RESOLUTIONS:
             raise ValueError(f'per must be "parameter", "unit" or "module", got {per!r}')
+        if isinstance(most_bytes, bool) or not isinstance(most_bytes, int | float) or not most_bytes > 0:
+            raise ValueError(f"most_bytes must be a number of bytes > 0, got {most_bytes!r}")
         self.kinds = check_kinds(kinds)
         if where is not None and not callable(where):
             raise TypeError(f"where must be a function of a parameter's name, got {where!r}")
@@ -273,8 +275,10 @@ class Tally:
         parameters = {name: p for name, p in parameters.items() if name not in self.refused}
         if not parameters:
             self.remove()
-            reasons = (
-                "; ".join(sorted(set(self.refused.values()))) or "the optimizer trains none of the model's parameters"
+            reasons = "; ".join(sorted(set(self.refused.values()))) or (
+                "the optimizer trains none of the model's parameters"
+                if where is None
+                else "the optimizer trains none of those that where picks"
             )
             raise ValueError(f"model has no parameter that can be tallied: {reasons}")
         return parameters, names
@@ -319,7 +323,12 @@ class Tally:
             )
         version = self.labels._version if isinstance(self.labels, Tensor) else 0
         if self._rows is None or self._rows[0] != version:
-            labels = torch.as_tensor(self.labels).detach()
+            try:
+                labels = torch.as_tensor(self.labels).detach()
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(
+                    f"labels must be whole numbers, the group of each datum, got {str(self.labels)[:80]!r}"
+                ) from None
             if (
                 labels.is_floating_point()
                 or labels.ndim not in (1, 2)

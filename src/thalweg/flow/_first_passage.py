@@ -3,7 +3,8 @@
 `f_n`, the probability to arrive at step n exactly, and `s_n`, that of not having arrived, obey
 `f_{n+1} = A f_n` and `s_{n+1} = A s_n` with `A` the chain killed on the target, `f_1` its chance to be
 killed and `s_0 = 1`. Every number is a sum of products of positive numbers, so that an escape of
-probability 1e-21 has as many right digits as one of 0.5; neither `1 - survival` nor (up to 8,192 states) `I - A` is formed.
+probability 1e-21 has as many right digits as one of 0.5; `1 - survival` is never formed, and `I - A` only for
+more than 8,192 states.
 
 Where `r_n = f_{n+1} / s_n` is the same everywhere, it stays so: `A` takes means, so that the extremes of
 `r_n` over the states enclose all later ones (Collatz and Wielandt). From there the arrival is geometric,

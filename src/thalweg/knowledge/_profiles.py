@@ -93,8 +93,9 @@ def pick(layer: Any, params: Any) -> Selection:
 def _updates(run: Run, layer: Any, n: int) -> np.ndarray:
     pick(layer, run.state.params)
     biases, learner = _Biases(layer), run.process
+    step: Any = learner.step
     w = jax.eval_shape(lambda: learner.noise.sample(jax.random.key(0), jnp.zeros((), int)))
-    if learner.step.optimizer is None and not w.shape:
+    if step.optimizer is None and not w.shape:
         fold: Any = Visits(biases, n, 0, 2**62)  # the whole of a step of plain descent is its one datum's
     else:
         fold = Tally(np.arange(n), learner, "absolute", where=biases)

@@ -45,10 +45,10 @@ def replay(
     for name, value in (("load", load), ("optimizer", optimizer), ("loss", loss)):
         if not callable(value) and not (name == "loss" and value is None):
             raise TypeError(f"{name} must be a function, got one of type {type(value).__name__}")
-    for name, value in (("checkpoints", checkpoints), ("batches", batches)):
-        listed = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-        if not listed and not (name == "batches" and callable(value)):
-            raise TypeError(f"{name} must be a list, got one of type {type(value).__name__}")
+    for name, values in (("checkpoints", checkpoints), ("batches", batches)):
+        listed = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+        if not listed and not (name == "batches" and callable(values)):
+            raise TypeError(f"{name} must be a list, got one of type {type(values).__name__}")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
     # A list would be used up by the first checkpoint if it were a generator.

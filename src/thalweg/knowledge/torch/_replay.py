@@ -43,9 +43,13 @@ def replay(
     **Returns** a `Tallied`. Without the optimizer's state a replay of Adam starts its second moments at every batch:
     the steps then all have the size of the learning rate, and the note says so. Momentum counts as other.
     """
-    for name, value in (("load", load), ("optimizer", optimizer)):
-        if not callable(value):
-            raise TypeError(f"{name} must be a function, got {value!r}")
+    for name, value in (("load", load), ("optimizer", optimizer), ("loss", loss)):
+        if not callable(value) and not (name == "loss" and value is None):
+            raise TypeError(f"{name} must be a function, got one of type {type(value).__name__}")
+    for name, values in (("checkpoints", checkpoints), ("batches", batches)):
+        listed = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+        if not listed and not (name == "batches" and callable(values)):
+            raise TypeError(f"{name} must be a list, got one of type {type(values).__name__}")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
     # A list would be used up by the first checkpoint if it were a generator.
@@ -78,7 +82,10 @@ def _steps_from_here(model: nn.Module, optimizer: Any, tally: Tally, batches: An
     weights = copy.deepcopy(model.state_dict())
     memory = copy.deepcopy(optimizer.state_dict())
     count = 0
-    for batch, labels in batches:
+    for pair in batches:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"batches must hold pairs (batch, labels), got one of type {type(pair).__name__}")
+        batch, labels = pair
         tally.labels = labels
         optimizer.zero_grad()
         value = model(batch) if loss is None else loss(model, batch)

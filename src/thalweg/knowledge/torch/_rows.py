@@ -45,7 +45,12 @@ class Rows:
     """
 
     def __init__(self, labels: Any, groups: int):
-        given = torch.as_tensor(labels).detach()
+        try:
+            given = torch.as_tensor(labels).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"labels must be whole numbers, the group of each datum, got {str(labels)[:80]!r}"
+            ) from None
         if given.is_floating_point() or given.ndim not in (1, 2) or not given.numel() or given.dtype == torch.bool:
             raise TypeError(
                 f"labels must be whole numbers of shape (batch,) or (batch, tokens), got {given.dtype} of shape "

@@ -79,6 +79,8 @@ class Tally:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         if per not in RESOLUTIONS:
             raise ValueError(f'per must be "parameter", "unit" or "module", got {per!r}')
+        if isinstance(most_bytes, bool) or not isinstance(most_bytes, int | float) or not most_bytes > 0:
+            raise ValueError(f"most_bytes must be a number of bytes > 0, got {most_bytes!r}")
         self.kinds = check_kinds(kinds)
         if where is not None and not callable(where):
             raise TypeError(f"where must be a function of a parameter's name, got {where!r}")
@@ -93,7 +95,8 @@ class Tally:
         if not found:
             self.remove()
             why = "; ".join(sorted(set(self.refused.values())))
-            why = why or "the optimizer trains none of the model's parameters"
+            none = "the model's parameters" if where is None else "those that where picks"
+            why = why or f"the optimizer trains none of {none}"
             raise ValueError(f"model has no parameter that can be tallied: {why}")
         parts = {
             name: Part(name, p, self.groups, self.kinds, per, self.stride, name in transposed)

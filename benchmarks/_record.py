@@ -23,9 +23,8 @@ def record(file: Path, results: Path = RESULTS) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     command = [sys.executable, "-u", str(file)]
     lines = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    ) as process:
+    # Only what it prints: warnings, which name files of this machine, go past to the terminal.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)

@@ -7,7 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import thalweg as tw
@@ -85,6 +88,32 @@ def undisturbed():
 
 def test_two_processes_give_the_numbers_of_one(undisturbed):
     assert answers(start(2, devices=2)) == [undisturbed] * 2
+
+
+def test_a_lost_process_is_told_in_the_same_words_wherever_it_is_noticed(monkeypatch):
+    """At a barrier of all processes, and within a run whose walkers are spread."""
+    from jax._src import distributed
+
+    from thalweg import _across, _strides
+
+    def lost(*_, **__):
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: Task 1 heartbeat timeout. More of that.")
+
+    process, state, key = tw.systems.pit(0.02), jnp.ones(2), jax.random.key(0)
+    monkeypatch.setattr(distributed.global_state, "client", types.SimpleNamespace(wait_at_barrier=lost))
+    monkeypatch.setattr(_strides, "simulate", lost)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    over = lambda s, place: place(s)  # noqa: E731
+    spread = lambda folder: _strides.spread_run(process, state, 1, key, over, folder=folder)  # noqa: E731
+    for wait in (lambda folder: _across.all_say(True, folder), spread):
+        with pytest.raises(RuntimeError) as told:
+            wait("there")
+        assert str(told.value) == (
+            "another process of this run was lost (process 1 gives no sign of life); the checkpoints are in there: "
+            "go on with resume=True on those that are left"
+        )
+        with pytest.raises(RuntimeError, match=r"no sign of life\)$"):
+            wait(None)
 
 
 @pytest.mark.slow

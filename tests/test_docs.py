@@ -124,7 +124,11 @@ def test_benchmarks_are_kept_with_date_and_machine(tmp_path):
 
     record = load("benchmarks/_record.py").record
     good, bad, results = tmp_path / "quick.py", tmp_path / "wrong.py", tmp_path / "results.json"
-    good.write_text('"""What is timed."""\nprint("a / b: 1.1 (target at most 2: met)")')
+    good.write_text(
+        '"""What is timed."""\nimport subprocess, sys, warnings\nwarnings.warn("of this machine")\n'
+        'subprocess.run([sys.executable, "-c", "raise RuntimeWarning"])\n'
+        'print("a / b: 1.1 (target at most 2: met)")'
+    )
     bad.write_text('"""Nothing."""\nraise SystemExit(3)')
     assert (record(good, results), record(bad, results)) == (0, 3)
     kept = json.loads(results.read_text())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -126,6 +127,46 @@ def test_a_stopped_report_goes_on_with_what_is_missing(tmp_path, capfd, monkeypa
     assert "studies 1 of 1 (100%)" in capfd.readouterr().err
     make_report("full", tmp_path / "out", studies[:1], resume=True)
     assert written.stat().st_mtime_ns > before and capfd.readouterr().err == ""
+
+
+def test_a_study_that_was_edited_since_is_run_again_and_the_reader_is_told(tmp_path, capfd):
+    edited, other = tmp_path / "edited.py", tmp_path / "other.py"
+    for path in (edited, other):
+        path.write_text(TOY.read_text())
+    studies = [find(str(edited)), find(str(other))]
+    make_report("quick", tmp_path / "out", studies)
+    written = {study.name: tmp_path / "out" / study.name / "claims.json" for study in studies}
+    before = {name: path.stat().st_mtime_ns for name, path in written.items()}
+    capfd.readouterr()
+    make_report("quick", tmp_path / "out", studies, resume=True, progress=True)
+    assert all(path.stat().st_mtime_ns == before[name] for name, path in written.items())
+    assert "run again" not in capfd.readouterr().err
+    edited.write_text(TOY.read_text() + "# an edit\n")
+    make_report("quick", tmp_path / "out", studies, resume=True, progress=True)
+    assert written["edited"].stat().st_mtime_ns > before["edited"]
+    assert written["other"].stat().st_mtime_ns == before["other"]
+    assert "run again, since the code behind them has changed: edited\n" in capfd.readouterr().err
+
+
+def test_the_code_behind_a_study_is_its_file_what_it_imports_and_the_package(monkeypatch, tmp_path):
+    """A copy of the package: edits are seen where they matter to a study, and nowhere else."""
+    from thalweg.studies import _discover
+
+    package = tmp_path / "thalweg"
+    shutil.copytree(Path(_discover.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(_discover, "_HERE", package / "studies")
+    names = ("growth_law", "boltzmann_likelihood", "pit")
+    digests = lambda: [_discover.made_from(_discover.find(name)) for name in names]  # noqa: E731
+
+    def changed_by(file):
+        before = digests()
+        (package / file).write_text((package / file).read_text() + "# an edit\n")
+        return [name for name, a, b in zip(names, before, digests(), strict=True) if a != b]
+
+    assert changed_by("studies/pit.py") == ["pit"]
+    assert changed_by("studies/boltzmann_likelihood.py") == ["growth_law", "boltzmann_likelihood"]
+    assert changed_by("_noise.py") == list(names)
+    assert changed_by("studies/_study.py") == list(names)
 
 
 def test_interrupting_still_leaves_a_page(tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 """One ensemble on several processes: each runs its part of the members, and all of them get the whole."""
 
+import contextlib
 import io
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,17 +215,19 @@ def _await_all(folder: Any) -> None:
     from jax._src import distributed  # the barrier has no public name
 
     _waited += 1
-    try:
+    with told_if_lost(folder):
         distributed.global_state.client.wait_at_barrier(f"thalweg-{_waited}", 1000 * 60 * 60 * 24)
+
+
+@contextlib.contextmanager
+def told_if_lost(folder: Any) -> Iterator[None]:
+    """Around what waits for the other processes: the loss of one is one sentence, with the way on."""
+    try:
+        yield
     except jax.errors.JaxRuntimeError as problem:
-        where = (
-            ""
-            if folder is None
-            else f"; the checkpoints are in {folder}: go on with resume=True on those that are left"
-        )
-        raise RuntimeError(f"another process of this run was lost ({_reason(problem)}){where}") from None
-
-
-def _reason(problem: Exception) -> str:
-    found = re.search(r"Task (\d+) heartbeat timeout", str(problem))
-    return f"process {found[1]} gives no sign of life" if found else str(problem).split(". ")[0][:120]
+        found = re.search(r"Task (\d+) heartbeat timeout", str(problem))
+        why = f"process {found[1]} gives no sign of life" if found else str(problem).split(". ")[0][:120]
+        told = f"another process of this run was lost ({why})"
+        if folder is not None:
+            told += f"; the checkpoints are in {folder}: go on with resume=True on those that are left"
+        raise RuntimeError(told) from None

@@ -11,7 +11,7 @@ import jax
 from jax import lax
 from jax.extend import core
 
-from thalweg._node import _inner, _node, _nodes, _prefixes
+from thalweg._node import _inner, _node, _nodes, _prefixes, made_again
 
 
 def node_shapes(step: Callable[..., Any], name: str, *args: Any) -> dict[str, Any]:
@@ -56,17 +56,9 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any, addends: dict[str, Any]) -> li
         elif any(node.params["name"] in addends for inner in _inner(eqn) for node in _nodes(inner)):
             out = _open(eqn, inputs, addends)
         else:
-            out = _as_it_is(eqn, inputs)
+            out = made_again(eqn, inputs)
         values.update(zip(eqn.outvars, out, strict=True))
     return [read(var) for var in jaxpr.outvars]
-
-
-def _as_it_is(eqn: Any, inputs: list[Any]) -> list[Any]:
-    """An equation that holds no perturbed node, made again."""
-    given = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = given if isinstance(given, tuple) else ((), given)  # JAX before 0.9 gives a pair
-    out = eqn.primitive.bind(*functions, *inputs, **params)
-    return out if eqn.primitive.multiple_results else [out]
 
 
 def _open(eqn: Any, inputs: list[Any], addends: dict[str, Any]) -> list[Any]:

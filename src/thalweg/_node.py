@@ -141,6 +141,14 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             yield from equations(inner)
 
 
+def made_again(eqn: Any, inputs: list[Any]) -> list[Any]:
+    """What an equation of a jaxpr gives for other inputs."""
+    given = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = given if isinstance(given, tuple) else ((), given)  # JAX before 0.9 gives a pair
+    out = eqn.primitive.bind(*functions, *inputs, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
 def _nodes(jaxpr: Any) -> Iterator[Any]:
     return (eqn for eqn in equations(jaxpr) if eqn.primitive is _node)
 

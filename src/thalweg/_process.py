@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._across import folder_of, parts_of, run_parts
-from thalweg._checkpoints import digest
+from thalweg._checkpoints import digest, is_key
 from thalweg._edge import (
     check_arrays,
     check_choice,
@@ -493,16 +493,32 @@ def stack(items: Iterable[Any]) -> Any:
     items = list(items)
     if not items:
         raise ValueError("items must hold at least one pytree to stack, got none")
-    arrays, rest = zip(*[eqx.partition(item, eqx.is_array_like) for item in items], strict=True)
-    if any(not eqx.tree_equal(other, rest[0]) for other in rest[1:]):
-        raise ValueError("items must have equal structure and equal functions to be stacked")
-    for leaves in zip(*map(jax.tree.leaves, arrays), strict=False):
-        shapes = [np.shape(leaf) for leaf in leaves]
-        if len(set(shapes)) > 1:
-            raise ValueError(f"items must have equal shapes to be stacked, got {shown(shapes)}")
-    return eqx.combine(
-        jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *arrays), rest[0]
-    )
+    leaves, structure = jax.tree.flatten(items)
+    first = jax.tree.structure(items[0])
+    if structure != jax.tree.structure(items[:1] * len(items)):
+        raise ValueError(_UNLIKE)
+    return jax.tree.unflatten(first, [_stacked(leaves[at :: first.num_leaves]) for at in range(first.num_leaves)])
+
+
+_UNLIKE = "items must have equal structure and equal functions to be stacked"
+
+
+def _stacked(leaves: list[Any]) -> Any:
+    """The same leaf of all items as one array; a function, which they share, as it is."""
+    first = leaves[0]
+    if not eqx.is_array_like(first):
+        if any(leaf is not first and (eqx.is_array_like(leaf) or leaf != first) for leaf in leaves):
+            raise ValueError(_UNLIKE)
+        return first
+    if not all(map(eqx.is_array_like, leaves)):
+        raise ValueError(_UNLIKE)
+    kinds = {(type(leaf), getattr(leaf, "dtype", None), getattr(leaf, "weak_type", None)): leaf for leaf in leaves}
+    by_jax = is_traced(list(kinds.values())) or any(map(is_key, kinds.values()))
+    arrays = [(jnp if by_jax else np).asarray(leaf) for leaf in leaves]
+    if len(shapes := dict.fromkeys(array.shape for array in arrays)) > 1:
+        raise ValueError(f"items must have equal shapes to be stacked, got {shown(list(shapes))}")
+    # by NumPy where it can: a program that has an operand for each of many states takes minutes to compile
+    return jnp.stack(arrays) if by_jax else jnp.asarray(np.array(arrays), jnp.result_type(*kinds.values()))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from thalweg._across import all_say, everywhere, from_first, gathered, spread_everywhere
+from thalweg._across import all_say, everywhere, from_first, gathered, spread_everywhere, told_if_lost
 from thalweg._checkpoints import Folder, Growing, growing
 from thalweg._interrupts import stopping
 from thalweg._items import check_resume
@@ -94,7 +94,18 @@ def in_strides(
         try:
             while done < steps and go_on:
                 count = min(stride, steps - done)
-                run = _stride(process, state, count, key, done, record, heard, how, over if options.shard else None)
+                run = spread_run(
+                    process,
+                    state,
+                    count,
+                    key,
+                    over if options.shard else None,
+                    folder=options.checkpoint,
+                    start=done,
+                    record=record,
+                    on_chunk=heard,
+                    options=how,
+                )
                 status, details = Status(int(run.status)), {"step": done, **run.details}
                 if status == Status.NOT_FINITE:
                     state = run.state
@@ -120,24 +131,27 @@ def in_strides(
 
 
 def spread_run(
-    process: Process, state: Any, steps: int, key: Any, over: Callable[[Any, Callable[[Any], Any]], Any], **how: Any
+    process: Process,
+    state: Any,
+    steps: int,
+    key: Any,
+    over: Callable[[Any, Callable[[Any], Any]], Any] | None,
+    *,
+    folder: Any = None,
+    **how: Any,
 ) -> Run:
-    """`simulate` with the walkers of the state spread over all devices of all processes; each gets the whole."""
+    """`simulate` with the walkers of the state spread over all devices of all processes; each gets the whole.
+
+    `folder`: where the run keeps its checkpoints, to be named if a process is lost. Without `over` nothing is spread.
+    """
+    if over is None:
+        return simulate(process, state, steps, key=key, **how)
     if jax.process_count() == 1:
         return simulate(process, over(state, spread), steps, key=key, **how)
     how["record"] = everywhere(how.get("record"))
     state = over(everywhere(state), spread_everywhere)
-    try:
+    with told_if_lost(folder):
         return gathered(simulate(everywhere(process), state, steps, key=everywhere(key), **how))
-    except jax.errors.JaxRuntimeError as problem:
-        raise RuntimeError(f"another process of this run was lost ({str(problem).split('. ')[0][:120]})") from None
-
-
-def _stride(process, state, count, key, done, record, heard, how, over) -> Run:
-    watch = {"start": done, "record": record, "on_chunk": heard, "options": how}
-    if over is None:
-        return simulate(process, state, count, key=key, **watch)
-    return spread_run(process, state, count, key, over, **watch)
 
 
 def more(before: Any, part: Any) -> Any:

@@ -115,7 +115,8 @@ def report(
     workers
         How many studies run side by side; by default one a core, at most four.
     resume
-        Go on with a report that was stopped: studies that OUT holds, finished, are not run again.
+        Go on with a report that was stopped: studies that OUT holds, finished, are not run again, unless their code has
+        changed since.
     progress
         Show a bar, or a line a minute where there is no terminal.
     """

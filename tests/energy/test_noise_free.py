@@ -175,3 +175,9 @@ def test_other_bad_input(as_installed):
         closed_form_energy(machine_of(6, 1), HarmonicTrap(2, 2))
     with pytest.raises(TypeError, match=r"trap must be a tw.energy.HarmonicTrap, got int"):
         noise_free_ground_state(3)
+
+
+def test_a_closed_form_says_whether_it_can_be_trusted():
+    found = closed_form_energy(machine_of(4, 1), HarmonicTrap(2))
+    assert found.ok and found.message == found.energy.message == "the result can be trusted"
+    assert not noise_free_ground_state(HarmonicTrap(2), 1, iterations=1).ok

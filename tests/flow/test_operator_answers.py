@@ -332,3 +332,26 @@ def test_a_long_question_shows_where_it_is_and_changes_nothing(capsys, monkeypat
     ):
         assert line in told
     assert all(np.array_equal(a, b) for a, b in zip(quiet, loud, strict=True))
+
+
+@pytest.mark.parametrize("uphill", [0.3, 0.05])
+def test_a_mean_time_beyond_what_a_subtraction_could_tell(uphill, monkeypatch):
+    """A walk pushed back at every step, to the top of a ladder: up to 1e50 steps, to rounding, without waiting."""
+    rungs = 40
+    steps = np.zeros((rungs, rungs))
+    for k in range(rungs):
+        steps[k, max(k - 1, 0)] += 1 - uphill
+        steps[k, min(k + 1, rungs - 1)] += uphill
+    steps = steps[np.ix_(order := np.random.default_rng(0).permutation(rungs), order)]  # in no order to help
+    top, bottom = (int(np.flatnonzero(order == k)[0]) for k in (rungs - 1, 0))
+    ladder = tw.flow.transfer_operator(tw.processes.finite(steps), tw.flow.States(np.arange(rungs)))
+    one_up, exact = 1 / uphill, 1 / uphill
+    for _ in range(rungs - 2):  # from rung k to k + 1: h_k = (1 + (1 - p) h_(k-1)) / p
+        one_up = (1 + (1 - uphill) * one_up) / uphill
+        exact += one_up
+    monkeypatch.setattr("thalweg.flow._first_passage.MOST_STEPS", 2)  # the chain counts as one that does not settle
+    found = ladder.mean_first_passage_time(bottom, lambda s: s == top)
+    assert found.ok and found.value == pytest.approx(exact, rel=1e-12)
+    monkeypatch.setattr("thalweg.flow._first_passage.MOST_DENSE", 0)
+    lost = ladder.mean_first_passage_time(bottom, lambda s: s == top)
+    assert lost.ok == (abs(lost.value / exact - 1) < 1e-3)  # by a factorisation it is told where it is lost

@@ -3,7 +3,8 @@
 `f_n`, the probability to arrive at step n exactly, and `s_n`, that of not having arrived, obey
 `f_{n+1} = A f_n` and `s_{n+1} = A s_n` with `A` the chain killed on the target, `f_1` its chance to be
 killed and `s_0 = 1`. Every number is a sum of products of positive numbers, so that an escape of
-probability 1e-21 has as many right digits as one of 0.5; neither `1 - survival` nor `I - A` is formed.
+probability 1e-21 has as many right digits as one of 0.5; `1 - survival` is never formed, and `I - A` only for
+more than 8,192 states.
 
 Where `r_n = f_{n+1} / s_n` is the same everywhere, it stays so: `A` takes means, so that the extremes of
 `r_n` over the states enclose all later ones (Collatz and Wielandt). From there the arrival is geometric,
@@ -21,6 +22,7 @@ from thalweg._progress import Tell, silent
 SAME = 1e-11  # relative spread of the rate at which the arrival counts as geometric
 MOST_WORK = 6e9  # multiplications spent on steps before a slow chain is solved at once, or given up
 MOST_DIRECT = 70_000  # states for which it is solved at once
+MOST_DENSE = 8192  # states for which that is done without any subtraction
 MOST_STEPS = 100_000  # before a chain whose rate does not settle, such as a cycle, is solved at once
 TINY = 1e-280
 FEW = 256  # steps that are made without looking whether the rate has settled
@@ -147,20 +149,52 @@ def _span(columns: np.ndarray, reached: np.ndarray) -> str:
 
 
 def _at_once(killed: Killed, reached: np.ndarray) -> Passage:
-    """The long run by a sparse factorisation of `I - A`, for chains that relax more slowly than can be waited for."""
+    """The long run by elimination, for chains that relax more slowly than can be waited for."""
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    inside = np.flatnonzero(reached)
+    inside = inside[reverse_cuthill_mckee(killed.stay[inside][:, inside].tocsr())]
+    stay = killed.stay[inside][:, inside].tocoo()
+    reach = int(np.max(np.abs(stay.row - stay.col), initial=0))
+    counted = np.column_stack([killed.hit, np.ones(len(reached)), killed.leak])[inside]
+    exact = len(inside) <= MOST_DENSE and len(inside) * reach**2 <= MOST_WORK
+    found = _one_by_one(stay.toarray(), reach, counted) if exact else _factorised(stay.tocsc(), counted)
+    whole = np.zeros((len(reached), 3))
+    whole[inside] = found
+    # Arrival is certain here, or the answer is lost to rounding.
+    certain = bool(np.all(np.abs(found[:, 0] - 1) < 1e-4) and np.all(found[:, 1] > 0) and np.all(np.isfinite(found)))
+    arrived, time, leaked = whole.T
+    return Passage(arrived, time, leaked, np.nan, certain)
+
+
+def _one_by_one(stay: np.ndarray, reach: int, counted: np.ndarray) -> np.ndarray:
+    """`(I - A)^-1 counted` by taking one state after the other out of the chain (Grassmann, Taksar and Heyman, 1985).
+
+    The chance to leave a state is the sum of the chances of all ways out, the first column of `counted` being that to
+    the target, and not `1 - stay`: there is no subtraction, so that a mean time of 1e30 has as many right digits as
+    one of 10. A step changes the number of a state by at most `reach`.
+    """
+    n = len(stay)
+    later = [slice(k + 1, min(k + reach + 1, n)) for k in range(n)]
+    with np.errstate(all="ignore"):
+        for k, rest in enumerate(later):
+            ways, into = stay[k, rest], stay[rest, k, None]
+            leaves = ways.sum() + counted[k, 0]
+            ways /= leaves
+            counted[k] /= leaves
+            stay[rest, rest] += into * ways
+            counted[rest] += into * counted[k]
+        for k in reversed(range(n)):
+            counted[k] += stay[k, later[k]] @ counted[later[k]]
+    return counted
+
+
+def _factorised(stay: Any, counted: np.ndarray) -> np.ndarray:
+    """The same by a sparse factorisation of `I - A`: right while the mean time is well below 1e16."""
     import scipy.sparse
     from scipy.sparse.linalg import splu
 
-    n, inside = len(killed.hit), np.flatnonzero(reached)
-    some = killed.stay[inside][:, inside]
-    result = [np.zeros(n) for _ in range(3)]
-    solved = splu(scipy.sparse.identity(len(inside), format="csc") - some.tocsc())
-    for whole, right in zip(result, (killed.hit, np.ones(n), killed.leak), strict=True):
-        whole[inside] = solved.solve(right[inside])
-    arrived, time, leaked = result
-    # Arrival is certain here, or the answer is lost to rounding.
-    certain = bool(np.all(np.abs(arrived[inside] - 1) < 1e-4) and np.all(time[inside] > 0))
-    return Passage(arrived, time, leaked, np.nan, certain)
+    return splu(scipy.sparse.identity(stay.shape[0], format="csc") - stay).solve(counted)
 
 
 def _visits(stay: Any, leak: np.ndarray, steps: float) -> np.ndarray:

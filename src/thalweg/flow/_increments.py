@@ -88,6 +88,13 @@ class Increments(eqx.Module):
         centred = delta - mean
         return mean, (self.weights[:, None] * centred).T @ centred
 
+    def hamiltonian(self, x: Float[Array, " d"], p: Float[Array, " d"], kind: str) -> Float[Array, ""]:
+        """`H(x, p) = log E exp(p . delta)`; its second order in p where the `kind` is `"diffusion"`."""
+        if kind == "diffusion":
+            mean, covariance = self.moments(x)
+            return mean @ p + p @ covariance @ p / 2
+        return jax.nn.logsumexp(self(x) @ p, b=self.weights)
+
 
 def as_state(process: Process, given: Any, name: str) -> Any:
     """A state from a state, or from what `init` takes."""

@@ -142,13 +142,6 @@ def _pieces(increments: Increments, points: Array, kind: str) -> Any:
 
 def _piece(increments: Increments, x: Float[Array, " d"], v: Float[Array, " d"], kind: str) -> Any:
     """The support function `sup {p . v : H(x, p) <= 0}`, whose slope in x is `-H_x / lambda` (envelope theorem)."""
-
-    def H(x, p):
-        if kind == "diffusion":
-            m, C = increments.moments(x)
-            return m @ p + p @ C @ p / 2
-        return jax.nn.logsumexp(increments(x) @ p, b=increments.weights)
-
     still = jax.lax.stop_gradient(x)
     size = jnp.linalg.norm(jax.lax.stop_gradient(v))
     direction = jax.lax.stop_gradient(v) / size
@@ -190,4 +183,4 @@ def _piece(increments: Increments, x: Float[Array, " d"], v: Float[Array, " d"],
     trusted = jnp.max(abs(delta @ step)) <= 1e-6 * (1 + jnp.max(abs(delta @ p)))
     trusted &= jnp.linalg.eigvalsh(C)[0] > FLAT * jnp.trace(C)
     p, slowness = jax.lax.stop_gradient((p, size / jnp.maximum(speed, 1e-200)))
-    return p @ v - slowness * H(x, p), p, trusted
+    return p @ v - slowness * increments.hamiltonian(x, p, kind), p, trusted

@@ -15,6 +15,7 @@ Maier and Stein (1997) and Bouchet and Reygner (2016) have this for diffusions; 
 `quasi_potential`.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -188,11 +189,7 @@ def _followed(increments: Increments, x: Any) -> Any:
 def _expansion(increments: Increments, points: Float[Array, "n d"], momentum: Float[Array, "n d"], kind: str) -> Any:
     """At each point: H_p, H_xx, H_xp (row x, column p), H_pp, and the part of the transport equation without Z."""
 
-    def H(x, p):
-        if kind == "diffusion":
-            m, C = increments.moments(x)
-            return m @ p + p @ C @ p / 2
-        return jax.nn.logsumexp(increments(x) @ p, b=increments.weights)
+    H = functools.partial(increments.hamiltonian, kind=kind)
 
     def at(x, p):
         v = jax.grad(H, 1)(x, p)

@@ -1,20 +1,18 @@
 """Learners: stochastic gradient descent, and any optax optimizer, on per-datum losses."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from thalweg._edge import (
     check_arrays,
     check_choice,
     check_function,
     check_number,
-    is_traced,
+    check_weights,
     is_whole,
     one_number,
     shown,
@@ -87,7 +85,7 @@ def sgd(
     if order != "replacement" and batch_size > n:
         raise ValueError(f"batch_size must be at most the number of data {n} for order {order!r}, got {batch_size}")
     if weights is not None:
-        weights = _check_weights(weights, n)
+        weights = check_weights(weights, n)
     step = _Descent(loss, data, weights, *_optimizer(optimizer))
     return Process(
         step, laws[order](), step.init, coordinates=_params, contributions=step.contributions, layers=step.layers
@@ -189,20 +187,6 @@ def _optimizer(optimizer: Any) -> tuple[Any, Any]:
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return None, optimizer
     return check_number(optimizer, "learning_rate (or optimizer)", least=0), None
-
-
-def _check_weights(weights: Any, n: int) -> Any:
-    if is_traced(weights):
-        return weights
-    try:
-        weights = np.asarray(weights, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(f"weights must be {n} numbers, one a datum, got {shown(weights)}") from None
-    if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
-    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or math.fsum(weights) == 0:
-        raise ValueError(f"weights must be finite, >= 0 and not all 0, got from {weights.min()} to {weights.max()}")
-    return jnp.asarray(weights)
 
 
 def _floating(leaf: Any) -> Any:

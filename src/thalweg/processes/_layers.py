@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from thalweg._node import made_again
+
 
 class Layer(NamedTuple):
     """One array of parameters: its gradient is `sum over data and rows of inputs x cotangents`.
@@ -168,10 +170,7 @@ def _evaluate(jaxpr: Any, consts: Any, args: Any, tags: dict, zeros: dict, seen:
             inside = {inner.jaxpr.invars[at]: leaf for at, leaf in own}
             out = _evaluate(inner.jaxpr, inner.consts, inputs, inside, zeros, seen)
         else:
-            given = eqn.primitive.get_bind_params(eqn.params)
-            functions, params = given if isinstance(given, tuple) else ((), given)  # JAX before 0.9 gives a pair
-            out = eqn.primitive.bind(*functions, *inputs, **params)
-            out = out if eqn.primitive.multiple_results else [out]
+            out = made_again(eqn, inputs)
             if own and _spreads(eqn):
                 tags[eqn.outvars[0]] = own[0][1]
             elif own:

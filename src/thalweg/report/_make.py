@@ -10,10 +10,10 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from thalweg import __version__
 from thalweg._progress import progress
+from thalweg._saving import versions
 from thalweg.report._page import write_page
-from thalweg.studies._discover import list_studies
+from thalweg.studies._discover import list_studies, made_from
 from thalweg.studies._run import SIZES, describe, run_study, write_json
 from thalweg.studies._study import Study
 
@@ -32,7 +32,8 @@ def make_report(
     With several `workers`, so many studies run side by side, each worker a process of its own. `progress` is a bar on a
     terminal, and elsewhere a line a minute. A study that fails is shown on the page with its error and does not stop
     the rest; Ctrl-C skips what is left and still writes the page. With `resume`, studies that the folder holds already,
-    finished by this version in this size, are not run again.
+    finished in this size, are not run again, unless their code, that of thalweg or a package behind it has changed
+    since; with `progress` that is told.
 
     Returned: the page, and the studies that did not finish with a sentence each.
     """
@@ -44,7 +45,11 @@ def make_report(
     studies = list_studies() if studies is None else list(studies)
     out.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
-    left = [study for study in studies if not (resume and _is_done(study, size, out))]
+    held = {study.name: told for study in studies if (told := _finished(study, size, out))} if resume else {}
+    left = [study for study in studies if study.name not in held or _has_changed(study, held[study.name])]
+    again = [study.name for study in left if study.name in held]
+    if progress and again:
+        print(f"run again, since the code behind them has changed: {', '.join(again)}", file=sys.stderr)
     with (_Bar if sys.stderr.isatty() else _Lines)(progress, left) as shown:
         try:
             for study, took, error in _side_by_side(left, size, out, workers, shown.begin):
@@ -112,14 +117,18 @@ def _write_failure(study: Study, size: str, took: float, error: str, out: Path) 
     write_json(folder / "study.json", describe(study, size, took) | {"error": error})
 
 
-def _is_done(study: Study, size: str, out: Path) -> bool:
-    """Whether the folder holds this study as this version of thalweg finished it."""
+def _finished(study: Study, size: str, out: Path) -> dict[str, Any] | None:
+    """What the folder tells of this study, if it was finished there in this size."""
     try:
         told = json.loads((out / study.name / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    same = told.get("size") == size and told.get("versions", {}).get("thalweg") == __version__
-    return same and "error" not in told and (out / study.name / "claims.json").exists()
+        return None
+    whole = told.get("size") == size and "error" not in told and (out / study.name / "claims.json").exists()
+    return told if whole else None
+
+
+def _has_changed(study: Study, told: dict[str, Any]) -> bool:
+    return told.get("made_from") != made_from(study) or told.get("versions") != versions()
 
 
 class _Lines:

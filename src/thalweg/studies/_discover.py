@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,22 @@ def list_systems() -> list[tuple[str, str]]:
                 if not belongs or _returns_process(node):
                     found.append((node.name, _first_line(node)))
     return sorted(found)
+
+
+def made_from(study: Study) -> str:
+    """A digest of the code behind a study: its file, the studies that it imports from, and the package without them."""
+    package = _HERE.parent
+    files = [path for path in sorted(package.rglob("*.py")) if path.parent != _HERE or path.name.startswith("_")]
+    own = [study.path]
+    for path in own:  # grows on the way
+        named = re.findall(r"^from thalweg\.studies\.(\w+) import", path.read_text(encoding="utf-8"), re.MULTILINE)
+        imported = [_HERE / f"{name}.py" for name in named]
+        own += [other for other in imported if other not in [*own, *files] and other.is_file()]
+    found = hashlib.sha256()
+    for path in [*own, *files]:
+        content = path.read_bytes()
+        found.update(f"{path.name} {len(content)} ".encode() + content)
+    return found.hexdigest()[:16]
 
 
 def _read(path: Path) -> Study | None:

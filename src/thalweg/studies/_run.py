@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg._saving import versions
-from thalweg.studies._discover import find, nearest
+from thalweg.studies._discover import find, made_from, nearest
 from thalweg.studies._study import Outcome, Study, plain
 
 SIZES = ("quick", "full")
@@ -44,13 +44,14 @@ def run_study(
         raise ValueError(f"size must be 'quick' or 'full', got {size!r}")
     function = load(study)
     keywords = typed_settings(study.name, function, settings or {})
+    source = made_from(study)  # before it runs: the files may be edited meanwhile
     start = time.perf_counter()
     outcome = function(size, **keywords)
     took = time.perf_counter() - start
     if not isinstance(outcome, Outcome):
         raise TypeError(f"run of study {study.name} must return an Outcome, got {type(outcome).__name__}")
     used = {name: p.default for name, p in _parameters(function).items()} | keywords
-    return write(study, outcome, size, used, took, Path(out) / study.name)
+    return write(study, outcome, size, used, took, source, Path(out) / study.name)
 
 
 def load(study: Study) -> Callable[..., Outcome]:
@@ -80,7 +81,9 @@ def typed_settings(study: str, function: Any, settings: Mapping[str, Any]) -> di
     return typed
 
 
-def write(study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any], took: float, folder: Path) -> Path:
+def write(
+    study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any], took: float, source: str, folder: Path
+) -> Path:
     """Write an outcome into its folder and return the folder."""
     from thalweg._saving import save
 
@@ -97,6 +100,7 @@ def write(study: Study, outcome: Outcome, size: str, settings: Mapping[str, Any]
         "settings": plain(dict(settings)),
         "figures": figures,
         "data": [f"{name}.nc" for name in outcome.data],
+        "made_from": source,
     }
     write_json(folder / "study.json", record)
     write_json(folder / "claims.json", [claim.record() for claim in outcome.claims])

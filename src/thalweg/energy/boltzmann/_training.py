@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from thalweg._edge import check_choice, check_number, is_traced, is_whole, shown
+from thalweg._edge import check_choice, check_number, check_weights, is_traced, is_whole, shown
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._node import node
@@ -137,7 +137,7 @@ def training(
     step = _Step(
         start=model,
         data=jnp.asarray(rows),
-        weights=None if weights is None else _check_weights(weights, n),
+        weights=None if weights is None else check_weights(weights, n),
         mean=_visible_mean(model, rows),
         learning_rate=rate,
         optimizer=optimizer,
@@ -354,17 +354,3 @@ def _betas(betas: Any) -> np.ndarray:
     if array[-1] != 1:
         raise ValueError(f"betas must be at least two numbers from 0 to 1 that end at 1, got {shown(betas)}")
     return array
-
-
-def _check_weights(weights: Any, n: int) -> Any:
-    if is_traced(weights):
-        return weights
-    try:
-        weights = np.asarray(weights, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(f"weights must be numbers of shape ({n},), one a datum, got {shown(weights)}") from None
-    if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
-    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() == 0:
-        raise ValueError("weights must be finite, >= 0 and not all 0")
-    return jnp.asarray(weights)

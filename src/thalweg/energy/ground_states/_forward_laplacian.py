@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Float
 
+from thalweg._node import made_again
+
 # Primitives that only wrap a function: it is walked through in their place.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 
@@ -52,7 +54,7 @@ def _walk(jaxpr: Any, consts: Any, arguments: list[Any]) -> list[Any]:
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
         if not any(isinstance(value, Jet) for value in inputs):
-            outputs = _bind(eqn, inputs)
+            outputs = made_again(eqn, inputs)
         elif eqn.primitive.name in WRAPPERS:
             inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr")))
             body, held = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
@@ -61,13 +63,6 @@ def _walk(jaxpr: Any, consts: Any, arguments: list[Any]) -> list[Any]:
             outputs = _through(eqn, inputs)
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
-
-
-def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-    params = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = params if isinstance(params, tuple) else ((), params)  # before JAX 0.9 a pair
-    out = eqn.primitive.bind(*functions, *inputs, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _through(eqn: Any, inputs: list[Any]) -> list[Any]:
@@ -81,7 +76,7 @@ def _through(eqn: Any, inputs: list[Any]) -> list[Any]:
         for i, value in zip(places, moving, strict=True):
             whole[i] = value
         # whole numbers and truth values that come out (comparisons) carry no derivative
-        return [out for out in _bind(eqn, whole) if jnp.issubdtype(out.dtype, jnp.inexact)]
+        return [out for out in made_again(eqn, whole) if jnp.issubdtype(out.dtype, jnp.inexact)]
 
     def both(tangents):
         first = lambda *moving: jax.jvp(g, moving, tangents)[1]  # noqa: E731
@@ -91,5 +86,5 @@ def _through(eqn: Any, inputs: list[Any]) -> list[Any]:
     along = jax.jvp(g, values, tuple(jet.laplacian for jet in jets))[1]
     laplacians = [a + jnp.sum(b, axis=0) for a, b in zip(along, second, strict=True)]
     found = iter(zip(by_x, laplacians, strict=True))
-    plain = _bind(eqn, [value.value if isinstance(value, Jet) else value for value in inputs])
+    plain = made_again(eqn, [value.value if isinstance(value, Jet) else value for value in inputs])
     return [Jet(out, *next(found)) if jnp.issubdtype(out.dtype, jnp.inexact) else out for out in plain]

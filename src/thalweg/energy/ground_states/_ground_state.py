@@ -15,7 +15,7 @@ from thalweg._loop import Options
 from thalweg._results import Status
 from thalweg.energy.ground_states._build import build_state, default_tolerance, wants_jastrow
 from thalweg.energy.ground_states._checks import check_count, one_key
-from thalweg.energy.ground_states._judge import Measurement
+from thalweg.energy.ground_states._judge import Judged, Measurement
 from thalweg.energy.ground_states._measure import check_options, glance, measure
 from thalweg.energy.ground_states._mixture import why_not
 from thalweg.energy.ground_states._monte_carlo import (
@@ -38,7 +38,7 @@ def _measured(name: str, what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class GroundState:
+class GroundState(Judged):
     """What `ground_state` found.
 
     - `energy`, `kinetic`, `trap_energy`, `interaction_energy`, `virial_ratio`: `Estimate`s from fresh samples of the
@@ -62,14 +62,6 @@ class GroundState:
     trap_energy = _measured("trap_energy", "Its part in the trap.")
     interaction_energy = _measured("interaction_energy", "Its part between the particles.")
     virial_ratio = _measured("virial_ratio", "`2 T/(2 V_trap - V_interaction)`, 1 at every optimum with a free scale.")
-
-    @property
-    def ok(self) -> bool:
-        return self.energy.ok
-
-    @property
-    def message(self) -> str:
-        return self.energy.message
 
     def measure(self, *, key: Any, tol: float | None = None, **settings: Any) -> Measurement:
         """Fresh samples of the trained state: a new `Measurement`; arguments as those of `tw.energy.measure`."""

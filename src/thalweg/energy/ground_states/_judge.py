@@ -15,12 +15,30 @@ ROUNDING = 1e-13  # of a local energy: where it is the same everywhere, no sprea
 STUCK = (0.02, 0.98)  # acceptance outside of which a random walk goes nowhere
 
 
+class Judged:
+    """Whatever holds an energy: it can be trusted as far as its energy can."""
+
+    energy: Estimate
+
+    @property
+    def ok(self) -> bool:
+        """Whether the energy and its error bar can be trusted."""
+        return self.energy.ok
+
+    @property
+    def message(self) -> str:
+        """That in words."""
+        return self.energy.message
+
+
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Judged):
     """The energy of a wavefunction from samples, and what the error bar rests on.
 
     - `energy`, `kinetic`, `trap_energy`, `interaction_energy`, `virial_ratio`: `Estimate`s; the last is
-      `2 T/(2 V_trap - V_interaction)` for `1/r` in a trap, 1 at every optimum with a free scale.
+      `2 T/(2 V_trap - V_interaction)` for `1/r` in a trap, 1 at every optimum with a free scale. Where it is off by
+      more than its error, the state is wider or narrower than the best of its kind: training has not converged. The
+      energy is then a sound upper bound, but not the lowest; go on with `ground_state(trap, state=found.state)`.
     - `variance`: of the local energy. - `acceptance`: of moves (1 for independent draws; NaN where not known).
     - `analysis`: of the energies, see `tw.stats.analyse`: autocorrelation time, R-hat, effective sample size.
     - `energies`: local energies, shape (walkers, records). - `weights`: of the samples, or None.
@@ -41,14 +59,6 @@ class Measurement:
     energies: Float[np.ndarray, "walkers records"]
     samples: Float[np.ndarray, "walkers snapshots m"]
     weights: Float[np.ndarray, "walkers records"] | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.energy.ok
-
-    @property
-    def message(self) -> str:
-        return self.energy.message
 
     def __str__(self) -> str:
         return f"{self.energy} [variance {self.variance:.2g}, R-hat {self.analysis.r_hat:.3f}]"

@@ -14,6 +14,7 @@ from thalweg._edge import is_whole, shown
 from thalweg._noise import as_key
 from thalweg._results import Estimate, Status
 from thalweg.energy.ground_states._bfgs import Minimum, bfgs
+from thalweg.energy.ground_states._judge import Judged
 from thalweg.energy.ground_states._local_energy import LocalEnergy
 from thalweg.energy.ground_states._mixture import NODES, mixture_parts, why_not
 from thalweg.energy.ground_states._rbm_state import RBMState
@@ -56,11 +57,12 @@ def closed_form_energy(state: Any, trap: HarmonicTrap) -> "ClosedForm":
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class ClosedForm(Judged):
     """The energy of a plain Boltzmann machine without noise; energies in hartree.
 
     - `energy`, `kinetic`, `trap_energy`, `interaction_energy`: `Estimate`s. The error is what is left of the
-      integration and of the search for the minimum, usually 1e-12; there is no sampling error.
+      integration and of the search for the minimum, usually 1e-12; there is no sampling error. `ok` and `message` say
+      whether the energy can be trusted.
     - `state`: the `RBMState`. - `starts`: the energies that the starts of the search ended at, the lowest first.
     - `advice`: what would happen to whoever samples this state; empty where that is harmless.
     """

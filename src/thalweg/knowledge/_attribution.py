@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from thalweg._edge import check_arrays, is_whole, outline, shown
 from thalweg._precision import use_float64
@@ -428,11 +429,18 @@ class _Rehearsal:
         return any(np.any(rest != 0) for c in found for rest in c.rest)
 
     def even(self, split: Split) -> tuple[Coefficients, ...]:
-        """Which coefficients are the same in all entries of an array, after a step that made their scales differ."""
-        before, gradient = self.start, jax.tree.map(lambda leaf: leaf[0], self.gradients[2])
-        after = self.update(gradient, before, self.params)[1]
-        found = split.linear(self.update, before, after, self.params, 2.0**-300)
-        return tuple(jax.tree.map(lambda leaf: bool(np.ptp(leaf) == 0), found))
+        """Which coefficients cannot but be the same in all entries of an array.
+
+        Those into which no scale enters; and what moves without a gradient, which is nothing if no parameter enters.
+        """
+        ask = lambda after, params: split.linear(self.update, self.start, after, params, 2.0**-300)  # noqa: E731
+        closed, found = jax.make_jaxpr(ask, return_shape=True)(self.start, self.params)
+        scales, params = jax.tree.unflatten(jax.tree.structure((self.start, self.params)), closed.jaxpr.invars)
+        by_scale, by_params = (
+            jax.tree.unflatten(jax.tree.structure(found), [not hit for hit in _reached(closed.jaxpr, sources)])
+            for sources in ([var for var in jax.tree.leaves(scales) if var.aval.ndim], jax.tree.leaves(params))
+        )
+        return tuple(c._replace(rest=p.rest) for c, p in zip(by_scale, by_params, strict=True))
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""
@@ -458,6 +466,16 @@ class _Rehearsal:
                 return False
             state = after
         return True
+
+
+def _reached(jaxpr: Any, sources: list[Any]) -> list[bool]:
+    """Whether any of these variables enters into each of a jaxpr's results."""
+    reached = set(sources)
+    there = lambda var: not isinstance(var, core.Literal) and var in reached  # noqa: E731
+    for equation in jaxpr.eqns:
+        if any(there(var) for var in equation.invars):
+            reached.update(equation.outvars)
+    return [there(var) for var in jaxpr.outvars]
 
 
 def _close(a: Any, b: Any) -> bool:

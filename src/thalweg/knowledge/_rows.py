@@ -184,8 +184,9 @@ def divide(
         left = [sum(f * m for f, m in zip(line, faded.then, strict=True)) for line in faded.falls]
         entered = [now - old for now, old in zip(faded.now, left, strict=True)]
         falls, entered = jax.tree.map(lambda leaf: leaf[None], (faded.falls, entered))
-    c, (most, others) = steps.coefficients, (steps.starts.shape[0], steps.starts.shape[1] - 1)
+    most, others = steps.starts.shape[0], steps.starts.shape[1] - 1
     count = most if steps.count is None else steps.count
+    steepest = jnp.where(jnp.arange(most) < count, steps.steepest, 0)
     shape = (slab.tile, *shape[1:]) if shape else ()
     groups, visited, turns, turned = _visits(steps, count, all_rows)
 
@@ -193,6 +194,9 @@ def divide(
         tallies, shares, measured = carried
         here = t * slab.tile
         first = slab.first + here
+
+        def at_step(k: Any) -> Coefficients:
+            return jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), steps.coefficients)
 
         def one_row(i: Any, carried: tuple) -> tuple:
             tallies, shares, total, sizes = carried
@@ -202,7 +206,7 @@ def divide(
                 memory, went, moved = carried
                 k = turns[row, n]
                 slope = gradient(steps, k, row, first, slab.tile, shape)
-                now = jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), c)
+                now = at_step(k)
                 # Decay, and whatever else does not come from a gradient, is nobody's.
                 made = [
                     combined(now, j, slope, memory) + jnp.where(row == others, rest, 0)
@@ -229,17 +233,22 @@ def divide(
 
         zero = jnp.zeros(shape, steps.steepest.dtype)
         tallies, shares, total, sizes = lax.fori_loop(0, visited, one_row, (tallies, shares, zero, zero))
-        # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
-        there = jnp.arange(most) < count
-        steepest = jnp.where(there, steps.steepest, 0)
-        rates = jax.vmap(lambda k: jnp.abs(_tile(c.gradient[0], k, first, shape)) * steepest[k])
         before, after, due = compared(first, shape)
-        known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
-        known = known + jnp.sum(rates(jnp.arange(most)), axis=0)
-        off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
-        off = jnp.where(due, jnp.max(jnp.where(off == 0, 0, off / sizes)), 0)
-        now = Measured(off, jnp.max(sizes), jnp.max(jnp.abs(total)))
-        return tallies, shares, Measured(*map(jnp.maximum, measured, now))
+
+        def off(_: Any, most_off: Any) -> Any:
+            # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
+            rate = lambda k: jnp.abs(combined(at_step(k), 0, steepest[k], [0] * len(shares)))  # noqa: E731
+            known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
+            none = (most_off < 0).astype(int)  # 0, but the compiler does not know, and so does not do this ahead each time
+            known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0)
+            off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
+            return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)))
+
+        worst = off(0, measured.off) if due is True else lax.fori_loop(0, due.astype(int), off, measured.off)
+        largest, moved = (
+            jnp.maximum(old, jnp.max(new)) for old, new in zip(measured[1:], (sizes, abs(total)), strict=True)
+        )
+        return tallies, shares, Measured(worst, largest, moved)
 
     start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), steps.steepest.dtype)))
     return lax.fori_loop(0, slab.rows // slab.tile, one_tile, start) if slab.tile < slab.rows else one_tile(0, start)

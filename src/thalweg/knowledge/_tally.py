@@ -367,7 +367,10 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     groups = jnp.where(tally.groups[w] < 0, tally.count, tally.groups[w])
     # Made to hang on the carry (there are never fewer than 0), so that the compiler does not do the work below ahead,
     # in steps that are not tallied too.
-    groups = jnp.where(carry.tallied < 0, 0, groups)
+    groups, memory = jax.tree.map(
+        lambda leaf: jnp.where(carry.tallied < 0, jnp.zeros_like(leaf), leaf), (groups, next_state.opt_state)
+    )
+    next_state = next_state._replace(opt_state=memory)
     batch = _rows.batch_of(groups, tally.count)
     stacked = _group_gradients(tally, state, w, groups) if None in layers else layers
     slopes = [_rows.slopes_of(*pair, batch, tally.count) for pair in zip(layers, stacked, strict=True)]

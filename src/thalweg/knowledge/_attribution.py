@@ -354,6 +354,22 @@ def combined(c: Coefficients, row: int, gradient: Any, memories: Sequence[Any]) 
     return out if row or c.scale is None else c.scale * out
 
 
+def since(c: Coefficients, falls: list[list[Any]], now: list[Any], then: list[Any]) -> Coefficients:
+    """The coefficients of a step for momenta as they were at some earlier step, `then`, and not as they are `now`.
+
+    `falls[k][i]`: what is left in momentum k of what momentum i was then. What has entered since is nobody's.
+    """
+    left = [sum(f * m for f, m in zip(line, then, strict=True)) for line in falls]
+    entered = [m - old for m, old in zip(now, left, strict=True)]
+    return c._replace(
+        memory=[
+            [sum(b * line[i] for b, line in zip(row, falls, strict=True)) for i in range(len(falls))]
+            for row in c.memory
+        ],
+        rest=[rest + combined(c, row, 0, entered) for row, rest in enumerate(c.rest)],
+    )
+
+
 def _factors(pairs: list[tuple[Any, Any]], reach: str) -> list[Any]:
     """The factors f with `f before = after`; 1 where nothing came in."""
     if reach == "entry":

@@ -149,17 +149,6 @@ class Measured(NamedTuple):
     moved: Any
 
 
-class Faded(NamedTuple):
-    """What became of the momenta of one array since the last tallied step.
-
-    - `falls[k][i]`: what is left in momentum k of what momentum i was then. - `now`, `then`: the optimizer's momenta.
-    """
-
-    falls: list[list[Any]]
-    now: list[Any]
-    then: list[Any]
-
-
 def divide(
     steps: Steps,
     slab: Slab,
@@ -167,23 +156,17 @@ def divide(
     all_rows: bool,
     kept: list[tuple[Any, str, Any]],
     shares: list[Any],
-    faded: Faded | None,
     compared: Callable[[Any, tuple[int, ...]], tuple[Any, Any, Any]],
     per: str,
 ) -> tuple[list[Any], list[Any], Measured]:
     """Add steps of one array, of this shape, to the tallies of a slab of it.
 
     - `all_rows`: whether groups that are absent move too. - `kept`: (tally, its kind, which entries of the array it is
-      of). - `shares`: the groups' parts of the momenta; `faded`: how those have faded since the last tallied step, if
-      at all. - `compared(first, shape)`: a tile before and after the steps, and whether they are to be compared.
+      of). - `shares`: the groups' parts of the momenta. - `compared(first, shape)`: a tile before and after the steps,
+      and whether they are to be compared.
 
     **Returns** the tallies, the momenta's parts, and what was measured.
     """
-    if faded is not None:
-        # What has entered the momenta since then is nobody's.
-        left = [sum(f * m for f, m in zip(line, faded.then, strict=True)) for line in faded.falls]
-        entered = [now - old for now, old in zip(faded.now, left, strict=True)]
-        falls, entered = jax.tree.map(lambda leaf: leaf[None], (faded.falls, entered))
     most, others = steps.starts.shape[0], steps.starts.shape[1] - 1
     count = most if steps.count is None else steps.count
     steepest = jnp.where(jnp.arange(most) < count, steps.steepest, 0)
@@ -216,10 +199,6 @@ def divide(
                 return memory, went + made[0].astype(went.dtype), moved + jnp.abs(made[0]).astype(went.dtype)
 
             memory = [_read(share, row, here, shape) for share in shares]
-            if faded is not None:
-                fall, new = jax.tree.map(lambda leaf: _tile(leaf, 0, first, shape), (falls, entered))
-                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in fall]
-                memory = [p + jnp.where(row == others, n, 0) for p, n in zip(past, new, strict=True)]
             start = (memory, zero, zero)
             # Momenta that are read and written again without a loop between would be copied, whole.
             once = most == 1 and not shares
@@ -239,7 +218,9 @@ def divide(
             # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
             rate = lambda k: jnp.abs(combined(at_step(k), 0, steepest[k], [0] * len(shares)))  # noqa: E731
             known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
-            none = (most_off < 0).astype(int)  # 0, but the compiler does not know, and so does not do this ahead each time
+            none = (most_off < 0).astype(
+                int
+            )  # 0, but the compiler does not know, and so does not do this ahead each time
             known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0)
             off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
             return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)))

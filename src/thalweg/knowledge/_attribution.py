@@ -494,22 +494,24 @@ class _Rehearsal:
         return tuple(c._replace(rest=p.rest) for c, p in zip(by_scale, by_params, strict=True))
 
     def scaled(self, split: Split) -> tuple[bool, ...]:
-        """Whether each array's update is a scale times a sum alike in all entries, in every step; and if that saves."""
-        uneven = [not (c.gradient[0] or any(c.memory[0])) and len(c.memory) > 1 for c in split.even or ()]
-        if not any(uneven):
+        """Whether each array's update is seen to be a scale times a sum alike in all entries; and if that saves."""
+        several = [not (c.gradient[0] or any(c.memory[0])) and len(c.memory) > 1 for c in split.even or ()]
+        if not any(several):
             return ()
-        state, seen = self.start, [False] * len(uneven)
-        for parts in self.gradients:
-            gradient = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts)
-            after = self.update(gradient, state, self.params)[1]
-            found = split.linear(self.update, state, after, self.params, 2.0**-300)
-            alike = split._alike(self.update, state, self.params, 2.0**-300)
-            for i, (c, one) in enumerate(zip(found, alike, strict=True)):
-                pairs = zip([c.gradient[0], *c.memory[0]], [*one.gradient, *one.memory[0]], strict=True)
-                same = all(np.allclose(number, c.gradient[0] * ratio, rtol=1e-13, atol=0) for number, ratio in pairs)
-                uneven[i], seen[i] = uneven[i] and same, seen[i] or bool(np.all(c.gradient[0] != 0))
+        state, found, alike = self.start, [], []
+        for parts in self.gradients[2:4]:
+            after = self.update(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts), state, self.params)[1]
+            found.append(split.linear(self.update, state, after, self.params, 2.0**-300))
+            alike.append(split._alike(self.update, state, self.params, 2.0**-300))
             state = after
-        return tuple(a and b for a, b in zip(uneven, seen, strict=True))
+
+        def same(c: Coefficients, one: Coefficients) -> bool:
+            pairs = zip([c.gradient[0], *c.memory[0]], [*one.gradient, *one.memory[0]], strict=True)
+            there = bool(np.all(c.gradient[0] != 0))
+            return there and all(np.allclose(b, c.gradient[0] * ratio, rtol=1e-13, atol=0) for b, ratio in pairs)
+
+        steps = [[same(*pair) for pair in zip(*step, strict=True)] for step in zip(found, alike, strict=True)]
+        return tuple(all(one) for one in zip(several, *steps, strict=True))
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""

@@ -166,6 +166,10 @@ def test_digits_from_idx_files(tmp_path):
     assert np.allclose(data.images[0], (images[0].ravel() + 1.0) / 256)
     with pytest.raises(FileNotFoundError, match=r"path must hold an \*images-idx3-ubyte file"):
         systems.digits(tmp_path.parent / tmp_path.name / "..")
+    packed = (tmp_path / "train-labels-idx1-ubyte.gz").read_bytes()
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(gzip.decompress(packed))  # one of the pair is unpacked
+    assert systems.digits(tmp_path).labels.tolist() == labels.tolist()
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match="no labels beside"):
         systems.digits(tmp_path)

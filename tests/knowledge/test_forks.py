@@ -165,6 +165,10 @@ def test_the_fisher_serves_as_curvature_and_a_saddle_is_told():
         (lambda run: forks(MODEL.loss, DATA, 0.1, START, LABELS, steps=-1), "steps must be a whole number >= 0"),
         (lambda run: fork_data(run, remove=[24]), "remove must be numbers of data from 0 to 23"),
         (lambda run: fork_data(run, remove=np.ones(24, bool)), "remove must leave at least one datum"),
+        (
+            lambda run: fork_data(run, reweight=np.zeros(24)),
+            "reweight and remove must leave at least one datum of weig",
+        ),
         (lambda run: fork_data(run, reorder=[0, 1]), "reorder must be a permutation of 0..23"),
         (lambda run: fork_data(run, reweight=[1.0]), "reweight must have shape (24,)"),
         (lambda run: fork_data(run, replace=DATA[0]), "replace must have the shapes of the run's data"),

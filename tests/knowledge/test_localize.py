@@ -123,6 +123,8 @@ def test_estimates_leave_out_what_did_not_learn(found):
     assert Localization(fields).estimate("unit").status == tw.Status.UNDEFINED
     assert "nothing can be said" in Localization(fields).verdict
     assert "joint p" in found.verdict and "gradient" in found.verdict
+    fields["trained"][0] = True
+    assert "over 1 run." in Localization(fields).verdict
 
 
 def test_a_network_that_learned_nothing_gets_no_p():
@@ -288,6 +290,8 @@ def test_the_measured_digits():
         ({"window": (0.9, 0.2)}, "window must be two fractions"),
         ({"phase1": 0}, "phase1 must be a whole number of steps >= 1, got 0"),
         ({"phase1_fraction": 1.0}, "phase1_fraction must be a number between 0 and 1, got 1.0"),
+        ({"phase1_fraction": 0.001}, "phase1_fraction must leave data of each class to both phases"),
+        ({"model": tw.systems.perceptron((60, 4, 2))}, "data must have as many inputs as the model's layer reads, 60"),
         ({"seeds": 0}, "seeds must be an integer >= 1"),
         ({"matched": "yes"}, "matched must be True or False"),
         ({"model": 3}, "model.init must be a function"),

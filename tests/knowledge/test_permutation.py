@@ -132,6 +132,25 @@ def test_degenerate_input_gives_a_status_and_no_p(moved, labels, target, why, st
     assert test.status == tw.Status.UNDEFINED and np.isnan(test.p) and why in test.message
 
 
+def test_a_shuffle_without_a_statistic_counts_as_one_that_reaches_it():
+    """Four of 24 data in a network: it often gets one label only, and then the mean r is undefined."""
+    few, many = RNG.gamma(1.0, size=(4, 6)), RNG.gamma(1.0, size=(24, 6))
+    targets, labels = RNG.random((2, 6)), np.arange(24) % 2
+    test = datum_permutation_test(
+        [many, few], [labels, labels[:4]], list(targets), permutations=2000, data=[np.arange(24), np.arange(4)]
+    )
+    r = lambda g, c, f: np.corrcoef(g @ (c / c.sum(0)), f)[0, 1]  # noqa: E731
+
+    def mean(g):
+        whole = r(g, many, targets[0])
+        return np.nan if len(set(g[:4])) == 1 else (whole + r(g[:4], few, targets[1])) / 2
+
+    null = np.array([mean(RNG.permutation(labels)) for _ in range(2000)])
+    assert test.ok and np.isnan(null).any() and test.statistic == pytest.approx(mean(labels))
+    p = np.mean(~(abs(null) < abs(test.statistic)))
+    assert abs(test.p - p) < 4 * np.sqrt(2 * p * (1 - p) / 2000)
+
+
 def test_ten_thousand_shuffles_take_under_a_second():
     """For 100 units and for 40,000 weights, by the processor's clock."""
     moved = RNG.gamma(1.0, size=(216, 40_000))

@@ -23,6 +23,7 @@ OPTIMIZERS = {
     "decay in momentum": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, 0.9)),
     "rmsprop": optax.rmsprop(0.01, momentum=0.5),
     "masked": optax.chain(optax.masked(optax.add_decayed_weights(0.1), {"W1": True, "b1": False}), optax.adam(0.01)),
+    "accumulated": optax.MultiSteps(optax.sgd(0.1, 0.9), 3, accumulator_dtype=jnp.float64),
     "parts": optax.partition({"a": optax.adam(0.01), "s": optax.sgd(0.1)}, {"W1": "a", "b1": "s"}),
 }
 REFUSED = {
@@ -240,6 +241,11 @@ def test_memory_is_told_and_bounded(problem):
 def test_refusals(problem):
     model, data, _ = problem
     learner = tw.processes.sgd(model.loss, data, 0.1)
+
+    def split(gradients):
+        rule = attribution(0.1, 2)
+        return rule.update(gradients, rule.init(jnp.zeros(3)), jnp.zeros(3))
+
     for make, sentence in (
         (lambda: Tally([0, 1], learner), "groups must have length 12, one a datum of the process, got 2"),
         (
@@ -254,6 +260,15 @@ def test_refusals(problem):
         (lambda: Tally(GROUPS, tw.clamp(learner, "update")), "process must be a learner whose steps divide among data"),
         (lambda: Tally(GROUPS, tw.systems.pit(0.1)), "groups must have length 2|process must"),
         (lambda: attribution(optax.adam(0.1), groups=0), "groups must be a whole number >= 1, got 0"),
+        (
+            lambda: attribution(optax.MultiSteps(optax.sgd(0.1), 2), 2).init(problem[2]),
+            "optimizer cannot be tallied: it adds gradients up in float32",
+        ),
+        (lambda: attribution(0.1, 2).init({}), "params must hold at least one array, got {}"),
+        (lambda: attribution(0.1, 2).init("W"), "params must give numbers and arrays, got 'W'"),
+        (lambda: split({"a": jnp.ones((2, 3))}), "group_gradients must be like params after their leading axis, got"),
+        (lambda: split(jnp.ones((2, 4))), "group_gradients must be like params after their leading axis, got"),
+        (lambda: split(jnp.ones((5, 3))), "group_gradients must lead with 2 groups"),
     ):
         with pytest.raises((ValueError, TypeError), match=f"^(?:{sentence})"):
             make()

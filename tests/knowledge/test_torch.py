@@ -367,7 +367,23 @@ def test_refusals():
             "this tally would take 5.4e-07 GB, and most_bytes allows 1e-07 GB",
         ),
         (lambda: Tally(nn.LSTM(2, 2), torch.optim.SGD(nn.LSTM(2, 2).parameters(), 0.1), 2), "model has no parameter"),
+        (lambda: Tally(model, sgd, 2, most_bytes="4 GB"), "most_bytes must be a number of bytes > 0, got '4 GB'"),
+        (lambda: Tally(model, sgd, 2, where=lambda name: False), "model .* trains none of those that where picks"),
         (lambda: replay([], lambda c: model, [], torch.optim.SGD, 2), "checkpoints must hold at least one checkpoint"),
+        (
+            lambda: replay("runs", lambda c: model, [], torch.optim.SGD, 2),
+            "checkpoints must be a list, got one of type",
+        ),
+        (
+            lambda: replay([1], lambda c: model, None, torch.optim.SGD, 2),
+            "batches must be a list, got one of type None",
+        ),
+        (lambda: replay([1], lambda c: model, [], sgd, 2), "optimizer must be a function, got one of type SGD"),
+        (lambda: replay([1], lambda c: model, [], torch.optim.SGD, 2, loss=3), "loss must be a function"),
+        (
+            lambda: replay([1], lambda c: model, [3], lambda p: torch.optim.SGD(p, 0.1), 2),
+            r"batches must hold pairs \(batch, labels\), got one of type int",
+        ),
     ):
         with pytest.raises((ValueError, TypeError), match=f"^{sentence}"):
             make()
@@ -378,6 +394,8 @@ def test_refusals():
         ([0, 1], r"labels must lead like the batch: got shape \(2,\), for a layer whose rows are \(3,\)"),
         ([0, 1, 2], "labels must be from 0 to 1, or -1 for none, got from 0 to 2"),
         ([0.0, 1.0, 1.0], "labels must be whole numbers"),
+        ("cat", "labels must be whole numbers, the group of each datum, got 'cat'"),
+        ([0, None, 1], "labels must be whole numbers, the group of each datum"),
     ):
         tally.labels = labels
         with pytest.raises((ValueError, TypeError), match=f"^{sentence}"):

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import is_whole, shown
+from thalweg._edge import check_arrays, is_whole, outline, shown
 from thalweg._precision import use_float64
 
 use_float64()
@@ -57,6 +57,7 @@ class Attribution(NamedTuple):
 
     def init(self, params: Any) -> Attributed:
         """The state at the start. Refuses an optimizer whose updates do not split."""
+        _check_params(params)
         opt_state = self.optimizer.init(params)
         return Attributed(opt_state, split_of(self.optimizer, params).shares(opt_state, self.groups))
 
@@ -66,11 +67,20 @@ class Attribution(NamedTuple):
         A further, last row of `group_gradients` is the gradient of data in no group. `rows` leads with G + 1: the
         groups, and "other" (no group, decay, older momentum).
         """
+        check_arrays(group_gradients, "group_gradients")
         leads = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(group_gradients)}
         if not leads <= {(self.groups,), (self.groups + 1,)} or len(leads) != 1:
             raise ValueError(
                 f"group_gradients must lead with {self.groups} groups (or {self.groups + 1}, the last for data in none)"
                 f", got leading axes {sorted(leads)}"
+            )
+        given, wanted = (jax.tree.flatten(tree) for tree in (group_gradients, params))
+        if given[1] != wanted[1] or any(
+            jnp.shape(g)[1:] != jnp.shape(p) for g, p in zip(given[0], wanted[0], strict=True)
+        ):
+            raise ValueError(
+                "group_gradients must be like params after their leading axis, got "
+                f"{outline(group_gradients)} for {outline(params)}"
             )
         gradient = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), group_gradients)
         update, opt_state = self.optimizer.update(gradient, state.opt_state, params)
@@ -87,7 +97,7 @@ def attribution(optimizer: Any, groups: int) -> Attribution:
     For SGD with or without momentum each group has a momentum of its own. Where the update is scaled by squared
     gradients (Adam, AdamW, RMSProp, Adagrad) all groups share the scale of the step, and nobody is credited for it:
     this is a convention. Clipping by a norm scales all parts by the factor of the step. The parts sum to the update,
-    to rounding.
+    to rounding. `optax.MultiSteps` needs `accumulator_dtype=jnp.float64`.
 
     **Arguments**
 
@@ -99,7 +109,7 @@ def attribution(optimizer: Any, groups: int) -> Attribution:
     up to the gradient), those of `rows` with G + 1, where the last row is what no group caused: decay, and momentum
     from before. `update` is optax's own.
 
-    **Raises** `ValueError` for an optimizer that does not split: one with signs, whitening, or norms of the update.
+    **Raises** `ValueError` for an optimizer that does not split: one with signs, whitening, or trust ratios.
 
     Memory: the groups' momenta, (G + 1) times the parameters.
 
@@ -114,6 +124,12 @@ def attribution(optimizer: Any, groups: int) -> Attribution:
     if not is_whole(groups) or not 1 <= groups < 2**31:
         raise ValueError(f"groups must be a whole number >= 1, got {shown(groups)}")
     return Attribution(as_optimizer(optimizer), int(groups))
+
+
+def _check_params(params: Any) -> None:
+    if not jax.tree.leaves(params):
+        raise ValueError(f"params must hold at least one array, got {shown(params)}")
+    check_arrays(params, "params")
 
 
 def as_optimizer(optimizer: Any) -> Any:
@@ -139,13 +155,15 @@ class Split(NamedTuple):
     """Which leaves of an optimizer's memory are what, and where a clipping factor acts.
 
     - `memories[i]`: for parameter array i, the leaves that hold its momenta; `scales`: the leaves that set scales.
-    - `rests`: whether parameters move without any gradient (decay).
+    - `rests`: whether parameters move without any gradient (decay). - `even`: which of each array's coefficients hold
+      for all of its entries alike; of these there is one number only.
     """
 
     memories: tuple[tuple[int, ...], ...]
     scales: tuple[int, ...]
     clipping: str
     rests: bool
+    even: tuple[Coefficients, ...] | None = None
 
     @property
     def remembers(self) -> bool:
@@ -251,7 +269,7 @@ class Split(NamedTuple):
         by_gradient = respond(True, None, False, scale)[0]
         by_memory = [respond(False, k, False, scale)[0] for k in range(most)]
         by_params = respond(False, None, True, scale)[0]
-        return [
+        found = [
             Coefficients(
                 by_gradient[i],
                 [[by_memory[k][i][row] for k in range(len(slots))] for row in range(len(slots) + 1)],
@@ -259,6 +277,9 @@ class Split(NamedTuple):
             )
             for i, slots in enumerate(self.memories)
         ]
+        if self.even is None:
+            return found
+        return jax.tree.map(lambda even, leaf: _first(leaf) if even else leaf, list(self.even), found)
 
     def _clipped(self, found: list[Coefficients], gradient: list, updated: list, before: list, after: list) -> list:
         """With the factor that the step was scaled by, on the side where it acts."""
@@ -340,7 +361,13 @@ def _split_of(optimizer: Any, structure: Any, kinds: tuple) -> Split:
         for clipping in CLIPPINGS:
             split = Split(memories, scales, clipping, True)
             if rehearsal.conserves(split):
-                return split._replace(rests=rehearsal.decays(split))
+                return split._replace(rests=rehearsal.decays(split), even=rehearsal.even(split))
+    low = [leaf.dtype for leaf in jax.tree.leaves(rehearsal.start) if np.ndim(leaf) and leaf.dtype.itemsize < 8]
+    if low:
+        raise ValueError(
+            f"optimizer cannot be tallied: it adds gradients up in {low[0]}, which rounds the groups' parts: let it "
+            "add in double precision, such as optax.MultiSteps(..., accumulator_dtype=jnp.float64)"
+        )
     raise ValueError(
         "optimizer cannot be tallied: its update is no sum over groups of data, even at fixed scales (known are "
         f"{KNOWN}); tally it without process, one datum a step, or train with one of these"
@@ -399,6 +426,13 @@ class _Rehearsal:
         after = self.update(zero, self.start, self.params)[1]
         found = split.linear(self.update, self.start, after, self.params, 2.0**-300)
         return any(np.any(rest != 0) for c in found for rest in c.rest)
+
+    def even(self, split: Split) -> tuple[Coefficients, ...]:
+        """Which coefficients are the same in all entries of an array, after a step that made their scales differ."""
+        before, gradient = self.start, jax.tree.map(lambda leaf: leaf[0], self.gradients[2])
+        after = self.update(gradient, before, self.params)[1]
+        found = split.linear(self.update, before, after, self.params, 2.0**-300)
+        return tuple(jax.tree.map(lambda leaf: bool(np.ptp(leaf) == 0), found))
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._edge import check_finite, check_number, check_steps, check_truth, is_whole, shown
+from thalweg._edge import check_finite, check_number, check_steps, check_truth, is_traced, is_whole, shown
 from thalweg._noise import as_key
 from thalweg._process import Process, Run, fork, simulate
 from thalweg._results import Status
@@ -174,6 +174,8 @@ def fork_data(
         if gone.all():
             raise ValueError(f"remove must leave at least one datum, got all {n}")
         weights = jnp.where(gone, 0.0, jnp.ones(n) if weights is None else weights)
+    if weights is not None and not is_traced(weights) and not jnp.any(weights > 0):
+        raise ValueError("reweight and remove must leave at least one datum of weight > 0, got none")
     if reorder is not None:
         order = np.asarray(reorder)
         if order.shape != (n,) or order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(n)):

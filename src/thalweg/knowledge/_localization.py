@@ -26,7 +26,8 @@ class Localization:
     - `control[name, level]`: the same r with another share in the tally's place: wrong groups; `other_network`, the
       tally against the fork of the next seed; `snapshot`, the gradient at the end of phase 1; `data_only`, the mean
       pixel; `outgoing` weights; `whole_phase`, the tally without a window; `undefined_as_zero`, with 0/0 set to 0 (a
-      trap, shown).
+      trap, shown). `control.sel(name="snapshot")` takes one and `control["name"]` lists them: `control.name` is
+      xarray's word for what the field itself is called.
     - `partial[given, level]`: r given the `snapshot`, or the `data`.
     - `ablation[name]`: r over units of tally, and of snapshot, with the share of group A in how far ablation moves the
       losses of data; `partial` is that of the tally given the snapshot.
@@ -47,6 +48,9 @@ class Localization:
         field = self._fields[name]
         # One Dataset holds a dimension once; by itself a field has the plain names.
         return field.rename({own: plain for own, plain in _PLAIN.items() if own in field.dims})
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *map(str, self._fields.data_vars)]
 
     def __repr__(self) -> str:
         return f"{self.verdict}\n{self._fields!r}"
@@ -103,7 +107,7 @@ def verdict(found: Localization) -> str:
     if learned < runs:
         said.append(f"{runs - learned} of {runs} runs did not learn and are left out.")
     p = float(fields["p_joint"].sel(tested="unit"))
-    chance = "chance was not tested" if np.isnan(p) else f"joint p {p:.3g} over {learned} runs"
+    chance = "chance was not tested" if np.isnan(p) else f"joint p {p:.3g} over {learned} run{'s' * (learned > 1)}"
     if not np.isnan(p) and p <= 0.05 and unit.value > 0:
         said.append(f"Tally and fork agree about units beyond chance: r {_plain(unit)}, {chance}.")
     else:

@@ -94,6 +94,7 @@ def localize(
     for name in ("init", "loss", "predict"):
         check_function(getattr(model, name, None), f"model.{name}", "key" if name == "init" else "params, datum")
     check_function(layer, "layer", "params")
+    _check_phases(labels, plan.fraction)
     key, group = _one_key(key), np.isin(labels, pairs[0])
     targets = jnp.asarray(np.stack([group, ~group], axis=1), float)
     learner = sgd(model.loss, (jnp.asarray(x), targets), rate)
@@ -333,7 +334,7 @@ def _labelled(
         },
         attrs={
             "pairs": str(setting.pairs),
-            "model": str(setting.model)[:200],
+            "model": _called(setting.model),
             "source": source,
             "image_shape": list(shape),
             "learning_rate": float(setting.learner.step.learning_rate),
@@ -345,6 +346,12 @@ def _labelled(
             "undefined_p": why,
         },
     )
+
+
+def _called(model: Any) -> str:
+    """The model in words that are the same in the next session: no address of it."""
+    plain = type(model).__repr__ is object.__repr__ and type(model).__str__ is object.__str__
+    return type(model).__qualname__ if plain else str(model)[:200]
 
 
 def _chance(
@@ -448,6 +455,16 @@ def _split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.
     return np.sort(np.concatenate([part[: round(fraction * len(part))] for part in parts]))
 
 
+def _check_phases(labels: np.ndarray, fraction: float) -> None:
+    """Refuse a split that leaves one of the two phases without a class."""
+    for one, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if not 0 < round(fraction * count) < count:
+            raise ValueError(
+                f"phase1_fraction must leave data of each class to both phases, and {fraction:g} of the {count} of "
+                f"class {one} leaves {round(fraction * count)} to the first"
+            )
+
+
 def _as_data(data: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], str]:
     """Inputs and labels of the four classes, the shape of an image, and where they come from."""
     if isinstance(data, tuple) and len(data) == 2:
@@ -521,7 +538,13 @@ def _check_layer(model: Any, params: Any, layer: Any, x: np.ndarray, targets: An
     part = Layer(*selected.get(params))
     shapes = [np.shape(one) for one in part]
     units = shapes[1][0] if len(shapes[1]) == 1 else -1
-    if shapes[0] != (x.shape[1], units) or shapes[2][:1] != (units,) or shapes[3] != shapes[2][1:]:
+    chained = shapes[0][1:] == shapes[1] and shapes[2][:1] == (units,) and shapes[3] == shapes[2][1:]
+    if chained and shapes[0][0] != x.shape[1]:
+        raise ValueError(
+            f"data must have as many inputs as the model's layer reads, {shapes[0][0]}, got {x.shape[1]}: make the "
+            "model for these data, or see that layer picks the layer on the input"
+        )
+    if not chained:
         raise ValueError(
             f"{wanted}, of shapes ({x.shape[1]}, units), (units,), (units, outputs), (outputs,), got {shapes}"
         )

@@ -84,7 +84,8 @@ def datum_permutation_test(
       networks with common data must not be combined. Without `data`, row i is the same datum in all.
 
     **Returns** a `DatumPermutation`. Where the statistic is not defined (one label only, fewer than 3 units that
-    moved, a constant target or constant shares) the status is `UNDEFINED` and p is NaN: never a small p.
+    moved, a constant target or constant shares) the status is `UNDEFINED` and p is NaN: never a small p. A shuffle that
+    leaves it undefined, as where all data of one network get the same label, counts as one that reaches it.
 
     **Raises** `ValueError` or `TypeError` for bad arguments.
 
@@ -129,11 +130,13 @@ def shuffle_labels(
         variance = ones * (len(g) - ones) / (len(g) * (len(g) - 1)) * np.sum((weight - weight.mean()) ** 2)
         spread = float(np.sqrt(variance))
     else:
-        mean, spread = float(np.nanmean(null)), float(np.nanstd(null))
-    if not np.isfinite(seen) or not np.isfinite(null).all() or spread <= SLACK * max(abs(seen), abs(mean)):
+        defined = null[np.isfinite(null)]
+        mean, spread = (float(defined.mean()), float(defined.std())) if len(defined) else (nan, nan)
+    if not np.isfinite(seen) or not spread > SLACK * max(abs(seen), abs(mean)):
         why = "shuffled labels leave the statistic undefined or unchanged"
         return DatumPermutation(seen, nan, nan, mean, spread, len(null), undefined, Status.UNDEFINED, why)
-    beyond = int(np.sum(np.abs(null) >= abs(seen) * (1 - SLACK) - 1e-300))
+    # A shuffle that leaves it undefined (one network may get one label only) counts as one that reaches it.
+    beyond = int(np.sum(~(np.abs(null) < abs(seen) * (1 - SLACK) - 1e-300)))
     p = beyond / ways if exact else (1 + beyond) / (1 + permutations)
     error = 0.0 if exact else float(np.sqrt(p * (1 - p) / permutations))
     return DatumPermutation(seen, p, error, mean, spread, len(null), undefined, Status.OK)

@@ -13,7 +13,7 @@ from thalweg._process import Run, fork
 from thalweg._select import Selection, select
 from thalweg.knowledge._ablation import ablated, mean_activation
 from thalweg.knowledge._by_datum import Layer, Visits, first_layer
-from thalweg.knowledge._tallied import Tallied
+from thalweg.knowledge._tally import Tally
 
 KINDS = ("update", "activation", "gradient", "activation_gradient", "ablation")
 
@@ -29,10 +29,11 @@ def profiles(
       `hidden(params, x)`.
     - `run_or_data`: a `Run` of `tw.processes.sgd`, or a pair (parameters, data) where no history is needed. Data are
       (x, target), leading axis n.
-    - `kind`: `"update"`: the sum over visits of |change of the unit's bias| (one datum a step; taken from a
-      `Tally(np.arange(n), where=biases)` among the run's folds, else the run is replayed);
-      `"activation"`; `"gradient"`: |d loss / d bias| at the end; `"activation_gradient"`: h dloss/dh; or `"ablation"`:
-      the rise of the loss when the unit is held at its mean activation.
+    - `kind`: `"update"`: the sum over steps of |change of the unit's bias| that the datum caused, as
+      `Tally(np.arange(n), learner, where=biases)` counts it (the run is replayed for this; who has that tally takes its
+      `absolute[:n]` as it stands); `"activation"`; `"gradient"`: |d loss / d bias| at the end;
+      `"activation_gradient"`: h dloss/dh; or `"ablation"`: the rise of the loss when the unit is held at its mean
+      activation.
     - `data`: other data to look at than the run's (such as held-out ones); the mean activation stays that of the run's.
     - `layer`: for your own model, `layer(params)`, a `Layer` or a tuple (weights, biases, outgoing weights, next
       biases).
@@ -70,6 +71,7 @@ def profiles(
     if kind == "activation":
         check_function(getattr(model, "hidden", None), "model.hidden", "params, x")
         return np.asarray(model.hidden(params, seen[0]))
+    check_function(getattr(model, "loss", None), "model.loss", "params, datum")
     selected = pick(layer, params)
     if kind == "ablation":
         units = len(Layer(*selected.get(params)).biases)
@@ -89,14 +91,16 @@ def pick(layer: Any, params: Any) -> Selection:
 
 
 def _updates(run: Run, layer: Any, n: int) -> np.ndarray:
-    units = len(Layer(*layer(run.state.params)).biases)
-    for result in (run.folds or {}).values():
-        if isinstance(result, Tallied) and result.absolute is not None:
-            leaves = jax.tree.leaves(result.absolute)
-            if len(leaves) == 1 and leaves[0].shape == (n + 1, units):
-                return np.asarray(leaves[0])[:n]
-    visits = Visits(_Biases(layer), n, 0, 2**62)
-    return np.asarray(fork(run, int(run.start), folds={"visits": visits}).folds["visits"])[1]
+    pick(layer, run.state.params)
+    biases, learner = _Biases(layer), run.process
+    step: Any = learner.step
+    w = jax.eval_shape(lambda: learner.noise.sample(jax.random.key(0), jnp.zeros((), int)))
+    if step.optimizer is None and not w.shape:
+        fold: Any = Visits(biases, n, 0, 2**62)  # the whole of a step of plain descent is its one datum's
+    else:
+        fold = Tally(np.arange(n), learner, "absolute", where=biases)
+    found = fork(run, int(run.start), folds={"updates": fold}).folds["updates"]
+    return np.asarray(found[1] if isinstance(fold, Visits) else found.absolute[:n])
 
 
 @eqx.filter_jit

@@ -281,8 +281,13 @@ def _naming(seeds: int) -> tuple[Claim, Any]:
                 tw.knowledge.profiles(model, run, "ablation", data=unseen)
                 for model, run in zip(models, runs, strict=True)
             ]
+            updates = [np.asarray(run.folds["by datum"].absolute)[:n] for run in runs]  # counted in training
             for k, kind in enumerate(kinds):
-                columns = [tw.knowledge.profiles(model, run, kind) for model, run in zip(models, runs, strict=True)]
+                columns = (
+                    updates
+                    if kind == "update"
+                    else [tw.knowledge.profiles(model, run, kind) for model, run in zip(models, runs, strict=True)]
+                )
                 match = tw.knowledge.match_units(*columns, permutations=0)
                 naming = tw.knowledge.name_units(match, *rises, held.labels)
                 top1[a, seed, k] = naming.top1

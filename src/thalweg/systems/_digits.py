@@ -99,8 +99,11 @@ def _from_files(path: Path) -> Digits:
 
     images_file = _images_file(path)
     labels_file = images_file.with_name(images_file.name.replace("images", "labels").replace("idx3", "idx1"))
-    if not labels_file.exists():
-        raise FileNotFoundError(f"no labels beside {images_file}: expected {labels_file.name}")
+    if not labels_file.exists():  # one of the pair may be compressed and the other not
+        other = labels_file.with_suffix("") if labels_file.suffix == ".gz" else Path(f"{labels_file}.gz")
+        if not other.exists():
+            raise FileNotFoundError(f"no labels beside {images_file}: expected {labels_file.name}")
+        labels_file = other
     images, labels = read_idx(images_file), read_idx(labels_file)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise ValueError(f"{images_file} must hold bytes in 3 dimensions, got {images.dtype} in {images.ndim}")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from thalweg.knowledge._tallied import Tallied
+from thalweg.knowledge.torch._rules import check_optimizer, has_momentum
 from thalweg.knowledge.torch._tally import Tally
 
 
@@ -42,9 +43,13 @@ def replay(
     **Returns** a `Tallied`. Without the optimizer's state a replay of Adam starts its second moments at every batch:
     the steps then all have the size of the learning rate, and the note says so. Momentum counts as other.
     """
-    for name, value in (("load", load), ("optimizer", optimizer)):
-        if not callable(value):
-            raise TypeError(f"{name} must be a function, got {value!r}")
+    for name, value in (("load", load), ("optimizer", optimizer), ("loss", loss)):
+        if not callable(value) and not (name == "loss" and value is None):
+            raise TypeError(f"{name} must be a function, got one of type {type(value).__name__}")
+    for name, values in (("checkpoints", checkpoints), ("batches", batches)):
+        listed = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+        if not listed and not (name == "batches" and callable(values)):
+            raise TypeError(f"{name} must be a list, got one of type {type(values).__name__}")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps must be a whole number >= 1, got {steps!r}")
     # A list would be used up by the first checkpoint if it were a generator.
@@ -62,7 +67,7 @@ def replay(
         if state is not None:
             trained.load_state_dict(state)
         tally = Tally(model, trained, groups, **how)
-        without_state |= state is None and tally._has_momentum()
+        without_state |= state is None and has_momentum(check_optimizer(trained))
         try:
             _steps_from_here(model, trained, tally, fixed if fixed is not None else batches(checkpoint), loss)  # type: ignore[operator]
         finally:
@@ -77,7 +82,10 @@ def _steps_from_here(model: nn.Module, optimizer: Any, tally: Tally, batches: An
     weights = copy.deepcopy(model.state_dict())
     memory = copy.deepcopy(optimizer.state_dict())
     count = 0
-    for batch, labels in batches:
+    for pair in batches:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"batches must hold pairs (batch, labels), got one of type {type(pair).__name__}")
+        batch, labels = pair
         tally.labels = labels
         optimizer.zero_grad()
         value = model(batch) if loss is None else loss(model, batch)
@@ -88,7 +96,7 @@ def _steps_from_here(model: nn.Module, optimizer: Any, tally: Tally, batches: An
         optimizer.step()
         model.load_state_dict(weights)
         optimizer.load_state_dict(memory)
-        tally._momenta.clear()  # the checkpoint's momentum belongs to no group
+        tally.forget_momenta()  # the checkpoint's own
         count += 1
     if not count:
         raise ValueError("batches must hold at least one pair (batch, labels) for every checkpoint, got none")

@@ -10,6 +10,7 @@ from thalweg.knowledge.torch._part import Part
 def saved(account: Account) -> dict[str, Any]:
     """All that the tally needs to go on."""
     account.flush()
+    account.settle()
     parts = account.parts
     for part in parts.values():
         part.spill()
@@ -47,7 +48,7 @@ def load(account: Account, state: dict[str, Any]) -> None:
     account.notes = set(state["notes"])
     account.counts, account.visits = state["counts"].cpu().clone(), state["visits"].cpu().clone()
     account.seen, account.tallied, account.off, account.cancelling = state["numbers"]
-    account.pending = []
+    account.offs, account.ratios, account.sizes, account.moves = [], [], [], []
     account.precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
 
 
@@ -63,4 +64,4 @@ def _load_part(part: Part, state: dict[str, Any]) -> None:
         part.gradients.copy_(state["gradients"][name])
         part.filled.update(range(part.groups + 1))
     if part.log is not None:
-        part.log = Log(part.groups, part.log.like, part.per, part.units)
+        part.log = Log(part.groups, part.log.like)

@@ -173,18 +173,21 @@ class Tally:
     def conservation(self) -> float:
         """How far the parts were from the change, at most; see `Tallied`."""
         self._account.flush()
+        self._account.settle()
         return self._account.off
 
     @property
     def cancellation(self) -> float:
         """How much larger than the change the parts were, at most; see `Tallied`."""
         self._account.flush()
+        self._account.settle()
         return self._account.cancelling
 
     def result(self) -> Tallied:
         """The tallies so far, labelled, as those of `tw.knowledge.Tally`."""
         account = self._account
         account.flush()
+        account.settle()
         parts = account.parts
         kept = {kind: {name: part.kept[kind].cpu() for name, part in parts.items()} for kind in self.kinds}
         found = Tallied(

@@ -105,12 +105,6 @@ class Log:
         return steps, change
 
     @property
-    def full(self) -> bool:
-        """Whether the steps should be added up before the next one: they may take as much room as a table."""
-        count = len(self.steps)
-        return count >= STEPS or self._held * (count + 1) > self._room * count
-
-    @property
     def crowded(self) -> bool:
         """Whether the factors of a gradient that is accumulated take more room than the gradient by group."""
         return self._numbers() > self._room
@@ -129,3 +123,10 @@ class Log:
             for group, part in parts:
                 found.setdefault(group, []).append((left[:, part], right[part]))
         return found
+
+
+def full(logs: list[Log]) -> bool:
+    """Whether steps should be added up before the next one: together they may take as much room as the tables."""
+    count = max((len(log.steps) for log in logs), default=0)
+    held, room = sum(log._held for log in logs), sum(log._room for log in logs)
+    return count >= STEPS or held * (count + 1) > room * count

@@ -11,6 +11,7 @@ from thalweg.knowledge.torch._bundle import Bundle
 from thalweg.knowledge.torch._clipping import Factor, factors, steepest
 from thalweg.knowledge.torch._dividing import divide, pass_by
 from thalweg.knowledge.torch._listening import Listener
+from thalweg.knowledge.torch._log import full
 from thalweg.knowledge.torch._part import Part
 from thalweg.knowledge.torch._rules import RULES, Rule, memory_name
 
@@ -136,7 +137,7 @@ class Stepper:
                 account.moves.append(moves)
         account.tallied += 1
         logs = [part.log for _, part in moved if part.log is not None and part.log.steps]
-        if not logs or any(log.full for log in logs):
+        if not logs or full(logs):
             account.flush()
 
     def _alike(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.knowledge.torch._bundle import Bundle
 from thalweg.knowledge.torch._part import Part
 
 # How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
@@ -21,6 +22,7 @@ class Account:
     every: int
     window: tuple[int, int] | None
     parts: dict[str, Part] = dataclasses.field(default_factory=dict)
+    bundles: list[Bundle] = dataclasses.field(default_factory=list)  # of some of them
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: set[str] = dataclasses.field(default_factory=set)
     precision: torch.dtype = torch.float64  # of the coarsest gradient met
@@ -45,7 +47,12 @@ class Account:
         return inside and (self.seen + 1) % self.every == 0
 
     def refuse(self, name: str, why: str) -> None:
-        """Leave a parameter out."""
+        """Leave a parameter out, and take apart the bundle that it would spoil."""
+        for bundle in [one for one in self.bundles if any(part.name == name for part in one.members)]:
+            if bundle.log is not None:
+                bundle.log.lose()
+            self.flush()
+            self.bundles.remove(bundle)
         self.refused[name] = why
         self.parts.pop(name, None)
 
@@ -60,7 +67,7 @@ class Account:
 
     def flush(self) -> None:
         """Add steps that are kept as factors to the tables."""
-        kept = [part for part in self.parts.values() if part.log is not None and part.log.steps]
+        kept = [part for part in (*self.parts.values(), *self.bundles) if part.log is not None and part.log.steps]
         found = [part.flush(self.eps) for part in kept]
         self.offs += [off for off, _, _ in found]
         # Of the steps since the last flush, the largest parts and the largest change of any parameter.

@@ -1,7 +1,7 @@
-"""A block of steps of a weight matrix, added to its tables one tile after the other.
+"""A block of steps, added to the tables.
 
-For every tile and group, the group's part of each step is made from its factors. The tables and momenta, (G + 1) times
-as large as the weight, go through memory once for all these steps.
+Of a weight matrix, one tile after the other: for every tile and group, the group's part of each step is made from its
+factors. The tables and momenta, (G + 1) times as large as the weight, go through memory once for all these steps.
 """
 
 from typing import NamedTuple
@@ -22,6 +22,7 @@ class Part(NamedTuple):
     pieces: Pieces
     decays: bool  # whether the weight's own part is in it, which is nobody's
     weight: float  # the number with which what is made of it is still to be multiplied
+    plain: bool  # whether it is one product, and nothing else
 
 
 def add(
@@ -58,7 +59,7 @@ def add(
         for group, mine in parts.items():
             here = room[: len(mine), : at.stop - first]
             momentum = None if momenta is None else momenta[group, at]
-            for one, made in zip(here, mine, strict=True):
+            for one, made in zip(here.unbind(0), mine, strict=True):
                 _make(one, made, at, momentum)
             flat = here.view(len(mine), -1)
             torch.mm(weights[group], flat, out=signed.view(1, -1))
@@ -69,12 +70,58 @@ def add(
                 if kind in tables:
                     _enter(tables[kind][group], part, at, per, units)
         went = total if change is None else change[at]
-        # The change is known to the rounding of the weight in each step, a gradient to that of the largest.
-        known = torch.add(after[at].abs(), went.abs()).mul_(fine)
-        off = unexplained(went - total, size, known, _sharp(steps, at), eps)
-        found.append((off, size.max(), torch.maximum(-(ends := went.aminmax())[0], ends[1])))
+        found.append(_compared(went, total, size, after[at], _sharp(steps, at), fine, eps))
     off, largest, moved = (torch.stack(column).max() for column in zip(*found, strict=True))
     return off, largest, moved
+
+
+def add_rows(
+    steps: list[Step],
+    tables: dict[str, Tensor],
+    momenta: Tensor | None,
+    change: Tensor | None,
+    after: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for vectors, of which the gradients by group were kept: all groups at once."""
+    rows, weights = torch.stack([step.rows for step in steps if step.rows is not None]), []
+    for one, (rule, factor, _, _, before, _) in zip(rows, steps, strict=True):
+        weight, sign = rule.direct, factor * rule.sign
+        if sign != 1.0:
+            one.mul_(sign)
+        if rule.pull and before is not None:
+            one[-1].add_(before, alpha=rule.pull)
+        if momenta is not None:
+            momenta.mul_(rule.decay).add_(one, alpha=rule.intake)
+            if weight:
+                one.add_(momenta, alpha=rule.lead / weight)
+            else:
+                one.copy_(momenta)
+                weight = rule.lead
+        if rule.scale is not None:
+            one.mul_(rule.scale)
+        if rule.rest and weight and before is not None:
+            one[-1].add_(before, alpha=rule.rest / weight)
+        weights.append(weight)
+    scales, flat = rows.new_tensor([weights]), rows.view(len(rows), -1)
+    signed = (scales @ flat).view(rows.shape[1:])
+    moved = (scales.abs_() @ flat.abs_()).view(rows.shape[1:])
+    for kind, part in (("signed", signed), ("absolute", moved)):
+        if kind in tables:
+            tables[kind] += part
+    total = signed.sum(0)
+    went = total if change is None else change
+    fine = torch.finfo(rows.dtype).eps * len(steps)
+    return _compared(went, total, moved.sum(0), after, _sharp(steps, slice(None)), fine, eps)
+
+
+def _compared(
+    went: Tensor, total: Tensor, size: Tensor, after: Tensor, sharp: float | Tensor, fine: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    # The change is known to the rounding of the weight in each step, a gradient to that of the largest.
+    known = torch.add(after.abs(), went.abs()).mul_(fine)
+    least, most = went.aminmax()
+    return unexplained(went - total, size, known, sharp, eps), size.max(), torch.maximum(-least, most)
 
 
 def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Part]:
@@ -83,14 +130,22 @@ def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Par
     for step in steps:
         pieces, decays = step.pieces.get(group, []), group == groups and step.rule.decays
         if memory or pieces or decays:
-            weight = step.rule.direct if step.rule.direct or not memory else step.rule.lead
-            found.append(Part(step, pieces, decays, weight))
+            rule = step.rule
+            weight = rule.direct if rule.direct or not memory else rule.lead
+            plain = len(pieces) == 1 and not memory and not decays and rule.scale is None
+            if plain:
+                weight *= step.factor * rule.sign
+            found.append(Part(step, pieces, decays, weight, plain))
     return found
 
 
 def _make(one: Tensor, part: Part, at: slice, momentum: Tensor | None) -> None:
     """A group's part of a step in a tile, up to its weight; the momentum goes on."""
-    rule, factor, _, before, _ = part.step
+    if part.plain:
+        left, right = part.pieces[0]
+        torch.mm(left[at], right, out=one)
+        return
+    rule, factor, _, _, before, _ = part.step
     own = before[at] if part.decays and before is not None else None
     sign = factor * rule.sign
     if momentum is not None and not rule.direct:
@@ -130,7 +185,7 @@ def _enter(table: Tensor, mine: Tensor, at: slice, per: str, units: int) -> None
 def _sharp(steps: list[Step], at: slice) -> float | Tensor:
     """The largest gradient of each step, times how far it would move an entry."""
     total: float | Tensor = 0.0
-    for rule, _, _, _, steepest in steps:
+    for rule, _, _, _, _, steepest in steps:
         reach = rule.reach * steepest
         total = total + (reach if rule.scale is None else rule.scale[at] * reach)
     return total

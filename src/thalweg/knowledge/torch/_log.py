@@ -1,4 +1,4 @@
-"""Steps of a weight matrix, kept as the factors of their gradients, to be added to the tallies several at a time.
+"""Steps of a weight, kept as the factors of their gradients, to be added to the tallies several at a time.
 
 A linear layer's gradient for a group is `D_g^T X_g`: what went in, and the gradient of what came out. So the factors of
 a few steps are kept, with what the optimizer made of each step (`Rule`), and `_block` brings the tables up to date. The
@@ -21,11 +21,15 @@ Pieces = list[tuple[Tensor, Tensor]]  # `left^T` and `right`, whose products are
 
 
 class Step(NamedTuple):
-    """A step of the optimizer: what it made of the gradient, `factor` times the products of `pieces` by group."""
+    """A step of the optimizer: what it made of the gradient, `factor` times the products of `pieces` by group.
+
+    Of vectors the gradients by group are kept themselves, as `rows`.
+    """
 
     rule: Rule
     factor: float
     pieces: dict[int, Pieces]
+    rows: Tensor | None
     before: Tensor | None  # the weight, where it decays
     steepest: float  # the largest entry of any gradient
 
@@ -83,10 +87,19 @@ class Log:
                 self._lost = self._watched = True
         self.start = self._left = None
 
-    def close(self, rule: Rule, factor: float, before: Tensor | None, after: Tensor, steepest: float) -> None:
+    def close(
+        self,
+        rule: Rule,
+        factor: float,
+        before: Tensor | None,
+        after: Tensor,
+        steepest: float,
+        rows: Tensor | None = None,
+    ) -> None:
         """Keep a step."""
         self._held += self._numbers() + after.numel() * ((rule.scale is not None) + rule.decays)
-        self.steps.append(Step(rule, factor, self._by_group(), before, steepest))
+        self._held += 0 if rows is None else rows.numel()
+        self.steps.append(Step(rule, factor, self._by_group(), rows, before, steepest))
         self._left = float(after.sum())
         if self._watched:
             self.pause(after)

@@ -89,6 +89,13 @@ class Part:
             self.momenta[:-1].mul_(self.fade)
             self.fade = 1.0
 
+    def forget(self) -> None:
+        """The pass that is going on, the steps that are kept, and the momenta."""
+        self.momenta, self.fade = None, 1.0
+        self.filled.clear()
+        if self.log is not None:
+            self.log = Log(self.groups, self.log.like)
+
     def begin(self, first: bool) -> None:
         """A backward pass comes to the parameter; `first` since its gradient was set to zero."""
         if first:
@@ -189,6 +196,10 @@ class Part:
         """The parameter as it was before this step, to be kept by others."""
         before, self.before = self.before, None
         return before
+
+    def rows_to_keep(self) -> Tensor | None:
+        """The gradients by group, where a log keeps them and not their factors."""
+        return None
 
     def flush(self, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Add the steps of the log to the tables.

@@ -24,11 +24,10 @@ class Stepper:
         account: Account,
         optimizer: Any,
         listener: Listener,
-        bundles: list[Bundle],
         parallel: bool,
         where: Callable[[str], bool] | None,
     ):
-        self._account, self._optimizer, self._listener, self._bundles = account, optimizer, listener, bundles
+        self._account, self._optimizer, self._listener = account, optimizer, listener
         self._parallel, self._where = parallel, where
         self._fresh: set[str] = set()  # parameters whose momentum begins with this step
 
@@ -50,9 +49,7 @@ class Stepper:
     def _bundled(self, moved: list[tuple[dict, Part]]) -> list[tuple[dict, Part]]:
         """Bundles in place of their members, where all of them are there."""
         group_of = {part.name: group for group, part in moved}
-        # One that is left out would spoil the others.
-        self._bundles = [one for one in self._bundles if all(part.name in self._account.parts for part in one.members)]
-        whole = [one for one in self._bundles if all(part.name in group_of for part in one.members)]
+        whole = [one for one in self._account.bundles if all(part.name in group_of for part in one.members)]
         inside = {part.name for one in whole for part in one.members}
         alone = [(group, part) for group, part in moved if part.name not in inside]
         return [*((group_of[one.members[0].name], one) for one in whole), *alone]
@@ -124,7 +121,8 @@ class Stepper:
                 if memory:
                     part.start_momenta()
                     part.catch_up()
-                log.close(rule, factor, part.give_before() if rule.decays else None, part.now, sharp)
+                before = part.give_before() if rule.decays else None
+                log.close(rule, factor, before, part.now, sharp, part.rows_to_keep())
             else:
                 if log is not None:
                     part.before = part.before if log.start is None or log.steps else log.start
@@ -136,7 +134,8 @@ class Stepper:
                 account.sizes.append(size)
                 account.moves.append(moves)
         account.tallied += 1
-        logs = [part.log for _, part in moved if part.log is not None and part.log.steps]
+        every = (*account.parts.values(), *account.bundles)
+        logs = [part.log for part in every if part.log is not None and part.log.steps]
         if not logs or full(logs):
             account.flush()
 
@@ -151,6 +150,9 @@ class Stepper:
                     id(factor) if isinstance(factor := found[one.name], Tensor) else factor for one in part.members
                 }
                 if len(alike) > 1 or len(multiplied) > 1:
+                    if part.log is not None:
+                        part.log.lose()
+                    self._account.flush()
                     yield from ((group, one) for one in part.members)
                     continue
             yield group, part

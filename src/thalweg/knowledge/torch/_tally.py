@@ -115,8 +115,9 @@ class Tally:
             # A GPU divides a step at once: its memory is quick, and many small calls are slow.
             part.open_tables(p.ndim == 2 and p.numel() >= LARGE and not p.is_cuda and not parallel)
         self._account.parts = parts
-        joined = bundles(self.optimizer, parts, self._listener.names, has_momentum(self.optimizer))
-        stepper = Stepper(self._account, self.optimizer, self._listener, joined, parallel, where)
+        momentum = has_momentum(self.optimizer)
+        self._account.bundles = bundles(self.optimizer, parts, self._listener.names, momentum, parallel)
+        stepper = Stepper(self._account, self.optimizer, self._listener, parallel, where)
         self._handles += stepper.attach()
 
     @property

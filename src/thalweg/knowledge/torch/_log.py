@@ -138,6 +138,11 @@ class Log:
         return found
 
 
+def keeps_steps(parameter: Tensor, parallel: bool) -> bool:
+    """Whether a parameter's steps are kept: a GPU has quick memory, and many small calls are slow there."""
+    return parameter.ndim == 2 and parameter.numel() >= LARGE and not parameter.is_cuda and not parallel
+
+
 def full(logs: list[Log]) -> bool:
     """Whether steps should be added up before the next one: together they may take as much room as the tables."""
     count = max((len(log.steps) for log in logs), default=0)

@@ -141,7 +141,7 @@ class Part:
 
     def _multiply(self, parts: Parts, left: Tensor, right: Tensor) -> None:
         rows = self.gradients
-        where = parts.padding(left.device) if left.is_cuda else None
+        where = parts.padding(left.device) if in_one_product(left) else None
         if where is not None:  # one call for all groups
             here = range(parts[0][0], parts[-1][0] + 1)
             fresh = self.filled.isdisjoint(here)
@@ -209,6 +209,11 @@ class Part:
         assert self.log is not None
         steps, change = self.log.take(self.now)
         return block.add(steps, self.kept, self.momenta, change, self.now, eps, self.per, self.units)
+
+
+def in_one_product(array: Tensor) -> bool:
+    """Whether the products of all groups are made in one call: on a GPU."""
+    return array.is_cuda
 
 
 def total(rows: Tensor) -> Tensor:

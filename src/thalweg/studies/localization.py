@@ -20,8 +20,8 @@ OTHERS = {
     "sigmoid, squared": ("sigmoid", "mse", 0.1),
     "tanh, squared": ("tanh", "mse", 0.03),
     "softplus, squared": ("softplus", "mse", 0.03),
-    "softplus, entropy": ("softplus", "xent", 0.03),
-    "sigmoid, entropy": ("sigmoid", "xent", 0.03),
+    "softplus, cross-entropy": ("softplus", "xent", 0.03),
+    "sigmoid, cross-entropy": ("sigmoid", "xent", 0.03),
     "GELU, rate .01": ("gelu", "mse", 0.01),
     "GELU, rate .1": ("gelu", "mse", 0.1),
 }
@@ -71,7 +71,7 @@ def _localize(data: Any, activation: str, loss: str, rate: float, seeds: int, pe
 
 
 def _slug(name: str) -> str:
-    return name.lower().replace(", ", "_").replace(" ", "_").replace(".", "")
+    return name.lower().replace(", ", "_").replace(" ", "_").replace("-", "_").replace(".", "")
 
 
 def _facts(found: Any, level: str) -> dict[str, Any]:
@@ -149,8 +149,9 @@ def _levels(main: Any, others: dict[str, Any]) -> Claim:
         R2,
         "holds" if units and R2.value < 0.02 else "fails",
         published="seen",
-        note=f"R2 of what is left of a weight's share below its pixel and its unit; at most {np.nanmax(sound):.2g} in "
-        f"the settings where all networks learned: nothing is localized below units",
+        note=f"R2 of what is left of a weight's share below its pixel and its unit (r {main.estimate('interaction')}); "
+        f"at most {np.nanmax(sound):.2g} in the settings where all networks learned: next to nothing is localized "
+        "below units",
         details={**facts, "variance": {str(p): float(parts.sel(part=p)) for p in parts.part.values}},
     )
 
@@ -189,7 +190,7 @@ def _live(main: Any) -> Any:
 def _activations(main: Any, others: dict[str, Any]) -> Claim:
     found = {"softplus, squared, framed": main, **others}
     said = [
-        f"{name}: {one.estimate('unit').value:.2f} (p {float(one.p_joint.sel(level='unit')):.3g}, "
+        f"{name}: {one.estimate('unit').value:.2f} (joint p {float(one.p_joint.sel(level='unit')):.3g}, "
         f"{int(one.trained.sum())} of {one.trained.size} learned)"
         for name, one in found.items()
     ]
@@ -224,7 +225,7 @@ def _window(main: Any) -> Claim:
 
 
 def _history(main: Any, others: dict[str, Any]) -> Claim:
-    entropy = others["softplus, entropy"]
+    entropy = others["softplus, cross-entropy"]
     gain = {
         name: found.mean(found.partial.sel(given="snapshot", level="unit").values)
         for name, found in (("squared", main), ("entropy", entropy))
@@ -268,7 +269,8 @@ def _broken(others: dict[str, Any]) -> Claim:
         float(np.nanmean(measured)),
         "holds" if higher and traps else "holds in kind" if higher or traps else "not decidable here",
         error=float(np.nanstd(measured, ddof=1) / len(measured) ** 0.5) if len(measured) > 1 else None,
-        note=f"R2 of weights, GELU at rate .1: accuracies {_list(broken.accuracy)}, R2 {_list(R2)}; at rate .01 "
+        note=f"R2 of weights, mean over networks that did not learn. GELU at rate .1: accuracies "
+        f"{_list(broken.accuracy)}, R2 {_list(R2)}; at rate .01 "
         f"(accuracy {float(sound.accuracy.where(sound.trained).mean()):.2f}) {good}. ReLU: setting the shares of "
         f"{_list(relu.undefined)} dead units to 0 turns R2 {_list(plain)} into {_list(zeroed)}",
         details=_facts(sound, "weights"),
@@ -280,7 +282,7 @@ def _list(values: Any) -> str:
 
 
 def _function(main: Any, others: dict[str, Any]) -> Claim:
-    entropy = others["softplus, entropy"]
+    entropy = others["softplus, cross-entropy"]
     tally = main.mean(main.ablation.sel(name="tally").values)
     snapshot = main.mean(main.ablation.sel(name="snapshot").values)
     partial = main.mean(main.ablation.sel(name="partial").values)
@@ -320,7 +322,11 @@ def _figure_levels(main: Any) -> Picture:
         axes.set_xticks(np.arange(len(levels)), levels)
         axes.set(ylabel="r with the fork share")
         axes.legend(fontsize=9)
-    return Picture(figure, "Correlation with the fork share at each level, mean over networks with one standard error.")
+    return Picture(
+        figure,
+        "Correlation with the fork share, mean over networks with one standard error. Live weights read pixels that "
+        "vary, constant ones read the border; unit and pixel are means over live weights, interaction is what is left.",
+    )
 
 
 def _figure_heat(main: Any) -> Picture:

@@ -50,8 +50,9 @@ wheel-test: environment ## build the wheel, try it in an empty environment outsi
 docs: environment ## the site, into build/docs; with what a report measured, if `make report` has written one
 	@.ci/docs "$(OUT)"
 
-gpu-smoke: environment ## the core on an accelerator, where there is one
+gpu-smoke: environment ## the core and the door for PyTorch on an accelerator, where there is one
 	@$(RUN) .ci/gpu_smoke.py
+	@$(RUN) .ci/torch_smoke.py
 
 bench: environment ## benchmarks, side by side with peers; BENCH=ensemble runs one
 	@$(RUN) benchmarks/_record.py $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[!_]*.py))

@@ -25,8 +25,8 @@ class Tallied:
     - `conservation`: the largest `|sum of the parts - change| / sum of |parts|` of any parameter in any step, beyond
       the rounding of the parameter and of the gradient. It should be near the rounding error.
     - `cancellation`: the largest `sum of |parts| / |change|` of any step, both at their maximum over parameters. (Both
-      over blocks of a few steps, for dense layers whose factors are logged.) Where
-      it is large the parts are far larger than what they add up to.
+      over a few steps at once, and the first on a part of the inputs, for large dense layers.) Where it is large the
+      parts are far larger than what they add up to.
     - `resolution`: `"parameter"`, `"unit"` or `"module"`; `units`: the axis of units in a weight (-1; 0 in PyTorch),
       one for all or by name.
     - `tolerance`: the `conservation` up to which the tally is trusted. - `note`: what else is to be said.

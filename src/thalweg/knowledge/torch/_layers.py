@@ -4,10 +4,13 @@ A layer's parameters meet a datum where the layer is used. There its gradient is
 gradient of what came out, summed over the rows of the batch: so the rows of each group give the group's gradient, and
 the groups' gradients sum to the layer's. One backward pass, the user's own, serves all groups.
 
-Every function here is called as `gradients(layer, inputs, cotangent, rows, add)`: `rows` tells which rows of an array
-belong to which group, and `add(parameter, group, gradient)` takes the result, or `add(parameter, parts, a, b)` for
-gradients `a^T b`, where `parts` are the groups and their rows of `a` and `b`, or `add(parameter, None, gradients)` for
-those of all groups.
+Every function here is called as `gradients(layer, inputs, cotangent, rows, add, stride)`: `rows` tells which rows of an
+array belong to which group, and `add` takes the result, as
+
+    add(parameter, group, gradient)               one group's
+    add(parameter, None, gradients)               of all groups, (G + 1, ...)
+    add(parameter, parts, a, b)                   a^T b over each group's rows of `a` and `b`
+    add(parameter, "entries", index, gradients)   to be added to the entries `index` of all groups' (G + 1) * n
 """
 
 from collections.abc import Callable
@@ -17,145 +20,104 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thalweg.knowledge.torch._rows import Rows
+
 Add = Callable[..., None]
 
 
-class NoBatch(ValueError):
-    """The rows of a layer are not those of the labels."""
+def wide(array: Tensor) -> torch.dtype:
+    """The precision in which sums over an array are kept."""
+    return torch.float32 if array.dtype in (torch.bfloat16, torch.float16) else array.dtype
 
 
-class Rows:
-    """The groups of a batch: labels (batch,), or (batch, tokens), in 0..groups, where `groups` is none."""
-
-    def __init__(self, labels: Tensor, groups: int):
-        self.labels = labels
-        self.present = torch.unique(labels).tolist()
-        self.groups = groups
-        self.met = False  # whether a layer has these rows
-        self._sorted: dict[Any, tuple[Tensor, list[tuple[int, slice]]]] = {}
-
-    def of(self, array: Tensor, lead: int) -> Tensor:
-        """The group of each row of an array, whose first `lead` axes are rows."""
-        labels, shape = self.labels.to(array.device), tuple(array.shape[:lead])
-        if tuple(labels.shape) != shape[: labels.ndim]:
-            raise NoBatch(
-                f"labels must lead like the batch: got shape {tuple(labels.shape)}, for a layer whose rows are {shape}"
-            )
-        return labels.reshape(*labels.shape, *[1] * (lead - labels.ndim)).expand(shape)
-
-    def split(self, lead: int, *arrays: Tensor) -> Any:
-        """(group, rows of each array) for each group present; arrays become (rows, ...)."""
-        parts, *flat = self.sorted(lead, *arrays)
-        for group, part in parts:
-            yield group, *(array[part] for array in flat)
-
-    def sorted(self, lead: int, *arrays: Tensor) -> Any:
-        """The groups present with their rows, and the arrays as (rows, ...), sorted by group."""
-        first = arrays[0]
-        flat = [array.flatten(0, lead - 1) if lead > 1 else array for array in arrays]
-        if len(self.present) == 1:
-            self.of(first, lead)
-            return [(self.present[0], slice(0, len(flat[0])))], *flat
-        order, parts = self._order(first, lead)
-        return parts, *(array.index_select(0, order) for array in flat)
-
-    def sums(self, lead: int, array: Tensor, dtype: torch.dtype) -> Tensor:
-        """The sum of each group's rows, (G + 1, ...)."""
-        flat = array.flatten(0, lead - 1) if lead > 1 else array
-        found = flat.new_zeros((self.groups + 1, *flat.shape[1:]), dtype=dtype)
-        return found.index_add_(0, self.of(array, lead).reshape(-1), flat.to(dtype))
-
-    def _order(self, array: Tensor, lead: int) -> tuple[Tensor, list[tuple[int, slice]]]:
-        shape = (tuple(array.shape[:lead]), array.device)
-        if shape not in self._sorted:
-            flat = self.of(array, lead).reshape(-1)
-            order = torch.argsort(flat, stable=True)
-            counts = torch.bincount(flat, minlength=self.groups + 1).tolist()
-            parts, start = [], 0
-            for group, count in enumerate(counts):
-                if count:
-                    parts.append((group, slice(start, start + count)))
-                start += count
-            self._sorted[shape] = order, parts
-        return self._sorted[shape]
+def precision(layer: nn.Module, cotangent: Tensor) -> torch.dtype:
+    """How finely a layer's own gradient is rounded: TF32, in products on a GPU, has the eleven bits of float16."""
+    if cotangent.dtype != torch.float32 or not cotangent.is_cuda:
+        return cotangent.dtype
+    cudnn: Any = torch.backends.cudnn
+    convolves = isinstance(layer, nn.modules.conv._ConvNd)
+    backend = getattr(cudnn, "conv", cudnn) if convolves else torch.backends.cuda.matmul
+    chosen = getattr(backend, "fp32_precision", None)  # since PyTorch 2.9; reading the older switch can then fail
+    if chosen == "none":
+        chosen = getattr(torch.backends, "fp32_precision", "none")
+    rounded = backend.allow_tf32 if chosen is None else chosen == "tf32"
+    return torch.float16 if rounded else torch.float32
 
 
 def _linear(layer: nn.Module, x: Tensor, cotangent: Tensor, rows: Rows, add: Add, stride: int) -> None:
     lead = cotangent.ndim - 1
     transposed = type(layer).__name__ == "Conv1D"  # as GPT-2 of Hugging Face stores it: (inputs, units)
-    parts, xs, ds = rows.sorted(lead, x.to(cotangent.dtype)[..., ::stride], cotangent)
+    parts, xs, ds = rows.sorted(lead, _thin(x.to(cotangent.dtype), stride), cotangent)
     add("weight", parts, *((xs, ds) if transposed else (ds, xs)))
     if layer.bias is not None:
-        add("bias", None, rows.sums(lead, cotangent, _wide(cotangent)))
+        add("bias", None, rows.sums(lead, cotangent, wide(cotangent)))
 
 
-def _wide(array: Tensor) -> torch.dtype:
-    return torch.float32 if array.dtype in (torch.bfloat16, torch.float16) else array.dtype
+def _thin(array: Tensor, stride: int) -> Tensor:
+    return array if stride == 1 else array[..., ::stride]
 
 
 def _convolution(layer: Any, x: Tensor, cotangent: Tensor, rows: Rows, add: Add, stride: int) -> None:
     spatial = len(layer.kernel_size)
     if x.ndim == spatial + 1:
         raise ValueError(f"a {type(layer).__name__} without a batch axis cannot be tallied: pass a batch of one")
-    transposed = layer.transposed
     padding = layer.padding
     if isinstance(padding, str) or layer.padding_mode != "zeros":
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x, padding = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode), (0,) * spatial
-    wide = _wide(cotangent)
-    for group, xs, ds in rows.split(1, x.to(cotangent.dtype), cotangent):
+    full = wide(cotangent)
+    # Under autocast the layer itself saw its input rounded.
+    for group, xs, ds in rows.split(1, x.to(cotangent.dtype).to(full), cotangent.to(full)):
         gradient = torch.ops.aten.convolution_backward(
-            ds.to(wide),
-            xs.to(wide),
-            layer.weight.to(wide),
+            ds,
+            xs,
+            layer.weight.to(full),
             None,
             layer.stride,
             padding,
             layer.dilation,
-            transposed,
+            layer.transposed,
             layer.output_padding,
             layer.groups,
             [False, True, False],
         )[1]
         add("weight", group, gradient[:, ::stride])
-        if layer.bias is not None:
-            add("bias", group, ds.sum((0, *range(2, ds.ndim)), dtype=wide))
+    if layer.bias is not None:
+        add("bias", None, rows.sums(1, cotangent.sum(tuple(range(2, cotangent.ndim)), dtype=full), full))
 
 
 def _embedding(layer: nn.Embedding, index: Tensor, cotangent: Tensor, rows: Rows, add: Add, stride: int) -> None:
     if layer.padding_idx is not None:
         cotangent = cotangent * (index != layer.padding_idx).unsqueeze(-1)
-    shape = (layer.num_embeddings, cotangent[..., ::stride].shape[-1])
-    for group, ids, ds in rows.split(index.ndim, index, cotangent[..., ::stride]):
-        found = torch.zeros(shape, dtype=_wide(ds), device=ds.device)
-        add("weight", group, found.index_add_(0, ids, ds.to(found.dtype)))
+    entries = index + layer.num_embeddings * rows.of(index, index.ndim)
+    add("weight", "entries", entries.reshape(-1), _thin(cotangent, stride).flatten(0, -2))
 
 
 def _normalisation(layer: Any, x: Tensor, cotangent: Tensor, rows: Rows, add: Add, stride: int) -> None:
     """Scale and shift: the output is `weight * normalised + bias`."""
-    wide = _wide(cotangent)
+    full = wide(cotangent)
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         lead = x.ndim - len(layer.normalized_shape)
         by_rows = functional.layer_norm if isinstance(layer, nn.LayerNorm) else functional.rms_norm
-        normal = by_rows(x.to(wide), layer.normalized_shape, eps=layer.eps)
-        total = lambda array: array.sum(0)  # noqa: E731
+        normal = by_rows(x.to(full), layer.normalized_shape, eps=layer.eps)
+        summed = lambda array: array  # noqa: E731
     else:
         # Channels are the second axis. In a batch norm a row's part is not one datum's, but the rows still sum.
-        lead, wide = 1, torch.promote_types(_wide(cotangent), x.dtype)
-        total = lambda array: array.sum((0, *range(2, array.ndim)))  # noqa: E731
+        lead, full = 1, torch.promote_types(full, x.dtype)
+        summed = lambda array: array.flatten(2).sum(2) if array.ndim > 2 else array  # noqa: E731
         if isinstance(layer, nn.GroupNorm):
-            normal = functional.group_norm(x.to(wide), layer.num_groups, eps=layer.eps)
+            normal = functional.group_norm(x.to(full), layer.num_groups, eps=layer.eps)
         elif isinstance(layer, nn.modules.instancenorm._InstanceNorm):
-            normal = functional.instance_norm(x.to(wide), eps=layer.eps)
+            normal = functional.instance_norm(x.to(full), eps=layer.eps)
         elif layer.training or layer.running_mean is None:
-            normal = functional.batch_norm(x.to(wide), None, None, training=True, eps=layer.eps)
+            normal = functional.batch_norm(x.to(full), None, None, training=True, eps=layer.eps)
         else:
-            normal = functional.batch_norm(x.to(wide), layer.running_mean, layer.running_var, eps=layer.eps)
-    for group, ns, ds in rows.split(lead, normal, cotangent.to(normal.dtype)):
-        if layer.weight is not None:
-            add("weight", group, total(ns * ds).reshape(layer.weight.shape))
-        if getattr(layer, "bias", None) is not None:
-            add("bias", group, total(ds).reshape(layer.bias.shape))
+            normal = functional.batch_norm(x.to(full), layer.running_mean, layer.running_var, eps=layer.eps)
+    cotangent = cotangent.to(normal.dtype)
+    if layer.weight is not None:
+        add("weight", None, rows.sums(lead, summed(normal * cotangent), normal.dtype))
+    if getattr(layer, "bias", None) is not None:
+        add("bias", None, rows.sums(lead, summed(cotangent), normal.dtype))
 
 
 LAYERS: dict[type, Callable[..., None]] = {
@@ -191,20 +153,15 @@ def rule_for(layer: nn.Module) -> Callable[..., None] | None:
     return None
 
 
-def attention(
-    layer: nn.MultiheadAttention, args: tuple, kwargs: dict, cotangent: Tensor, rows: Rows, add: Add, stride: int
-) -> None:
-    """PyTorch's own attention layer keeps its weights to itself: it is run once more, and differentiated by groups."""
-    params = {name: p for name, p in layer.named_parameters() if p.requires_grad}
-    with torch.enable_grad():
-        detached = [a.detach() if isinstance(a, Tensor) else a for a in args]
-        out = nn.MultiheadAttention.forward(layer, *detached, **kwargs)[0]
-    batched = out if layer.batch_first or out.ndim == 2 else out.transpose(0, 1)
-    groups = rows.of(batched, min(2, batched.ndim - 1))
-    groups = groups if layer.batch_first or out.ndim == 2 else groups.transpose(0, 1)
-    for group in rows.present:
-        mine = cotangent * (groups == group).unsqueeze(-1)
-        found = torch.autograd.grad(out, list(params.values()), mine, retain_graph=True, allow_unused=True)
-        for name, gradient in zip(params, found, strict=True):
-            if gradient is not None:
-                add(name, group, gradient[:, ::stride] if gradient.ndim > 1 else gradient)
+def why_not(layer: nn.Module) -> str:
+    """Why the parameters of a layer cannot be tallied; empty where they can."""
+    kind = type(layer).__name__
+    if isinstance(layer, nn.MultiheadAttention):
+        if layer.dropout:
+            return f"{kind} with dropout draws at random inside, and is left out of the tally: use dropout=0"
+        return ""
+    if rule_for(layer) is None:
+        return f"the layer {kind} is not known, and its parameters are left out of the tally"
+    if isinstance(layer, nn.Embedding) and (layer.sparse or layer.scale_grad_by_freq):
+        return f"{kind} with sparse=True or scale_grad_by_freq=True is left out of the tally"
+    return ""

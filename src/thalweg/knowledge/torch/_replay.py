@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from thalweg.knowledge._tallied import Tallied
+from thalweg.knowledge.torch._rules import check_optimizer, has_momentum
 from thalweg.knowledge.torch._tally import Tally
 
 
@@ -66,7 +67,7 @@ def replay(
         if state is not None:
             trained.load_state_dict(state)
         tally = Tally(model, trained, groups, **how)
-        without_state |= state is None and tally._has_momentum()
+        without_state |= state is None and has_momentum(check_optimizer(trained))
         try:
             _steps_from_here(model, trained, tally, fixed if fixed is not None else batches(checkpoint), loss)  # type: ignore[operator]
         finally:
@@ -95,7 +96,7 @@ def _steps_from_here(model: nn.Module, optimizer: Any, tally: Tally, batches: An
         optimizer.step()
         model.load_state_dict(weights)
         optimizer.load_state_dict(memory)
-        tally._momenta.clear()  # the checkpoint's momentum belongs to no group
+        tally.forget_momenta()  # the checkpoint's own
         count += 1
     if not count:
         raise ValueError("batches must hold at least one pair (batch, labels) for every checkpoint, got none")

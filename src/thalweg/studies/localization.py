@@ -5,6 +5,7 @@ post leaves out: accuracy, chance by shuffling labels over data, wrong groups, t
 pixels and units.
 """
 
+from pathlib import Path
 from typing import Any
 
 from thalweg.studies import Claim, Outcome, Picture
@@ -52,7 +53,7 @@ def run(size: str = "quick", *, path: str = "", seeds: int = 4, permutations: in
     ]
     fields = {"framed": main.to_xarray(), **{_slug(name): found.to_xarray() for name, found in others.items()}}
     return Outcome(
-        summary=f"Framed digits, softplus, squared error, {seeds} networks. {main.verdict}",
+        summary=f"{_images(main)}, softplus, squared error, {seeds} networks. {main.verdict}",
         claims=claims,
         figures={
             "levels": _figure_levels(main),
@@ -68,6 +69,19 @@ def _localize(data: Any, activation: str, loss: str, rate: float, seeds: int, pe
 
     model = tw.systems.perceptron((data.images.shape[1], 100, 2), activation, loss)
     return tw.knowledge.localize(model, data, optimizer=rate, seeds=seeds, permutations=permutations, key=11)
+
+
+def _pixels(found: Any) -> str:
+    rows, columns = found.to_xarray().attrs["image_shape"]
+    return f"{rows} x {columns}"
+
+
+def _images(found: Any) -> str:
+    """What was looked at; of files the name of their folder, and not where they lie."""
+    source = Path(found.to_xarray().attrs["source"])
+    return (
+        f"Images from {source.parent.name}" if "ubyte" in source.name else "Digits of scikit-learn, framed in 28 x 28"
+    )
 
 
 def _slug(name: str) -> str:
@@ -112,7 +126,7 @@ def _weights(main: Any) -> Claim:
         published=0.28,
         note=f"R2 over all weights, mean over networks at accuracy {facts['accuracy']:.3f}; r is positive in {signs} "
         f"of {facts['seeds']}. Border weights are copies of biases; over live weights alone r is "
-        f"{main.estimate('live')}, {TEST} {facts['p_joint']:.3g}. MNIST itself: --set path=FOLDER",
+        f"{main.estimate('live')}, {TEST} {facts['p_joint']:.3g}. {_images(main)}; for MNIST itself: --set path=FOLDER",
         details=facts,
     )
 
@@ -188,7 +202,7 @@ def _live(main: Any) -> Any:
 
 
 def _activations(main: Any, others: dict[str, Any]) -> Claim:
-    found = {"softplus, squared, framed": main, **others}
+    found = {f"softplus, squared, {_pixels(main)}": main, **others}
     said = [
         f"{name}: {one.estimate('unit').value:.2f} (joint p {float(one.p_joint.sel(level='unit')):.3g}, "
         f"{int(one.trained.sum())} of {one.trained.size} learned)"
@@ -242,9 +256,9 @@ def _history(main: Any, others: dict[str, Any]) -> Claim:
         gain["entropy"],
         verdict,
         published="> 0",
-        note=f"partial r over units given the gradient at the end of phase 1, cross-entropy (8 x 8); squared error "
-        f"(framed): {gain['squared']}. The gradient alone: {alone['entropy']} and {alone['squared']}; the tally: "
-        f"{entropy.estimate('unit')} and {main.estimate('unit')}",
+        note=f"partial r over units given the gradient at the end of phase 1, cross-entropy ({_pixels(entropy)}); "
+        f"squared error ({_pixels(main)}): {gain['squared']}. The gradient alone: {alone['entropy']} and "
+        f"{alone['squared']}; the tally: {entropy.estimate('unit')} and {main.estimate('unit')}",
         details={"entropy": _facts(entropy, "unit"), **_facts(main, "unit")},
     )
 
@@ -293,7 +307,7 @@ def _function(main: Any, others: dict[str, Any]) -> Claim:
         partial,
         "holds" if partial.value > 2 * partial.error and partial.value > 0.5 * tally.value else "fails",
         note=f"partial r given the gradient; plain r {tally}, but the last gradient alone {snapshot}. Cross-entropy "
-        f"(8 x 8): {entropy.mean(entropy.ablation.sel(name='tally').values)}",
+        f"({_pixels(entropy)}): {entropy.mean(entropy.ablation.sel(name='tally').values)}",
         details=_facts(main, "unit"),
     )
 
@@ -353,7 +367,7 @@ def _figure_others(main: Any, others: dict[str, Any]) -> Picture:
 
     import thalweg as tw
 
-    found = {"softplus, squared, framed": main, **others}
+    found = {f"softplus, squared, {_pixels(main)}": main, **others}
     with tw.plot.style():
         figure, axes = plt.subplots(figsize=(7.5, 4.2))
         for n, one in enumerate(found.values()):

@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import thalweg as tw
-from thalweg.knowledge import Tally, _blocked
+from thalweg.knowledge import Tally, _blocked, _rows
 
 N, B, STEPS, RATE = 24, 12, 21, 0.05
 GROUPS = np.arange(N) % 4 - 1
-SHAPES = {"A": (80, 60), "B": (70, 60), "c": (70,), "scale": ()}
+SHAPES = {"A": (83, 60), "B": (70, 60), "c": (70,), "scale": ()}
 
 
 def loss(p, datum):
@@ -20,14 +21,40 @@ def loss(p, datum):
     return jnp.sum((p["scale"] * out - datum["y"]) ** 2) / 2
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A run with many tallies, and each step's change by group, from the gradients alone."""
+@pytest.fixture(scope="module", autouse=True)
+def small_tiles():
+    """Tiles of a few rows: several of them to each slab, and one that reaches beyond the last row of A."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rows, "TILE", 2**13)
+        yield
+
+
+def problem():
+    """(data, parameters, weights of the data)"""
     draw = np.random.default_rng(1)
-    data = {"x": jnp.asarray(draw.normal(size=(N, 2, 80)) / 9), "y": jnp.asarray(draw.normal(size=(N, 70)))}
+    data = {"x": jnp.asarray(draw.normal(size=(N, 2, 83)) / 9), "y": jnp.asarray(draw.normal(size=(N, 70)))}
     params = {name: jnp.asarray(draw.normal(size=shape) * 0.1 + (name == "scale")) for name, shape in SHAPES.items()}
     weights = 1.0 + np.arange(N) % 3
     weights[7] = 0
+    return data, params, jnp.asarray(weights)
+
+
+def gradients(data, weights, p, batch):
+    """The gradient of each group (and of no group) at every step."""
+    at = lambda i: jax.tree.map(lambda leaf: leaf[i], data)  # noqa: E731
+
+    def by_group(p, batch):
+        parts = jax.vmap(lambda i: jax.tree.map(lambda g: weights[i] / B * g, jax.grad(loss)(p, at(i))))(batch)
+        mine = jnp.asarray(GROUPS)[batch] == jnp.array([0, 1, 2, -1])[:, None]
+        return jax.tree.map(lambda part: jnp.tensordot(mine.astype(float), part, 1), parts)
+
+    return {name: np.asarray(leaf) for name, leaf in jax.jit(jax.vmap(by_group))(p, batch).items()}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A run with many tallies, and each step's change by group, from the gradients alone."""
+    data, params, weights = problem()
     learner = tw.processes.sgd(loss, data, RATE, batch_size=B, weights=weights)
     other = tw.processes.sgd(loss, data, 1.01 * RATE, batch_size=B, weights=weights)
     folds = {
@@ -37,17 +64,8 @@ def trained():
         "other rate": Tally(GROUPS, other, kinds="absolute", where=lambda p: p["A"]),
     }
     run = tw.simulate(learner, learner.init(params), STEPS, key=3, folds=folds, record=lambda s, w, n: (s.params, w))
-    before, w = run.record
-
-    def by_group(p, batch):
-        one = lambda i: jax.tree.map(lambda g: -RATE / B * weights_[i] * g, jax.grad(loss)(p, at(i)))  # noqa: E731
-        at = lambda i: jax.tree.map(lambda leaf: leaf[i], data)  # noqa: E731
-        changes = jax.vmap(one)(batch)
-        mine = jnp.asarray(GROUPS)[batch] == jnp.array([0, 1, 2, -1])[:, None]
-        return jax.tree.map(lambda c: jnp.tensordot(mine.astype(float), c, 1), changes)
-
-    weights_ = jnp.asarray(weights)
-    return run, {name: np.asarray(leaf) for name, leaf in jax.vmap(by_group)(before, w).items()}
+    slopes = gradients(data, weights, *run.record)
+    return run, {name: -RATE * slope for name, slope in slopes.items()}
 
 
 def test_they_equal_the_sums_over_steps(trained):
@@ -80,6 +98,38 @@ def test_another_process_is_told(trained):
 def test_it_is_these_steps_that_are_kept(trained):
     """Both layers, for several steps; the run ends with some of them not yet added."""
     run = trained[0]
-    kept = Tally(GROUPS, run.process).init(run.initial).blocked
-    assert kept.plan.arrays == (0, 1) and 1 < kept.plan.steps <= _blocked.STEPS and STEPS % kept.plan.steps
+    plan = Tally(GROUPS, run.process).init(run.initial).blocked.plan
+    assert 0 in plan and 1 in plan and 2 not in plan
+    assert 1 < plan.steps <= _blocked.STEPS and STEPS % plan.steps
     assert not Tally(np.arange(N), tw.processes.sgd(loss, run.process.step.data, RATE)).init(run.initial).blocked
+
+
+def test_momenta_are_carried_through_the_steps_that_are_kept(monkeypatch):
+    """AdamW, by hand: each group has its momentum and all share the scale; decay and its momentum are nobody's."""
+    data, params, weights = problem()
+    monkeypatch.setattr(_blocked, "MOST", 2)  # room for several steps, though there are few groups
+    rate, decay, first, second, least = 0.01, 0.1, 0.9, 0.999, 1e-8
+    learner = tw.processes.sgd(loss, data, optax.adamw(rate, weight_decay=decay), batch_size=B, weights=weights)
+    tally = Tally(GROUPS, learner)
+    start = learner.init(params)
+    plan = tally.init(start).blocked.plan
+    assert 0 in plan and 1 in plan and plan.steps > 1 and STEPS % plan.steps
+    found = tw.simulate(learner, start, STEPS, key=3, folds={"t": tally}, record=lambda s, w, n: (s.params, w))
+    parts = gradients(data, weights, *found.record)
+    tallied = found.folds["t"]
+    assert (
+        tallied.ok
+        and tallied.conservation <= 1e-12
+        and tallied.counts.sum() == np.sum((np.asarray(found.record[1]) != 7) & (GROUPS[found.record[1]] >= 0))
+    )
+    for name in SHAPES:
+        m, v = np.zeros((4, *SHAPES[name])), np.zeros(SHAPES[name])
+        size, sum_ = np.zeros_like(m), np.zeros_like(m)
+        for t, slope in enumerate(parts[name], 1):
+            m = first * m + (1 - first) * slope
+            v = second * v + (1 - second) * slope.sum(0) ** 2
+            change = -rate * m / (1 - first**t) / (np.sqrt(v / (1 - second**t)) + least)
+            change[3] -= rate * decay * np.asarray(found.record[0][name][t - 1])
+            size, sum_ = size + np.abs(change), sum_ + change
+        np.testing.assert_allclose(tallied.absolute[name], size, rtol=1e-8, atol=1e-14, err_msg=name)
+        np.testing.assert_allclose(tallied.signed[name], sum_, rtol=1e-8, atol=1e-11 * size.max(), err_msg=name)

@@ -155,13 +155,15 @@ class Split(NamedTuple):
     """Which leaves of an optimizer's memory are what, and where a clipping factor acts.
 
     - `memories[i]`: for parameter array i, the leaves that hold its momenta; `scales`: the leaves that set scales.
-    - `rests`: whether parameters move without any gradient (decay).
+    - `rests`: whether parameters move without any gradient (decay). - `even`: which of each array's coefficients hold
+      for all of its entries alike; of these there is one number only.
     """
 
     memories: tuple[tuple[int, ...], ...]
     scales: tuple[int, ...]
     clipping: str
     rests: bool
+    even: tuple[Coefficients, ...] | None = None
 
     @property
     def remembers(self) -> bool:
@@ -267,7 +269,7 @@ class Split(NamedTuple):
         by_gradient = respond(True, None, False, scale)[0]
         by_memory = [respond(False, k, False, scale)[0] for k in range(most)]
         by_params = respond(False, None, True, scale)[0]
-        return [
+        found = [
             Coefficients(
                 by_gradient[i],
                 [[by_memory[k][i][row] for k in range(len(slots))] for row in range(len(slots) + 1)],
@@ -275,6 +277,9 @@ class Split(NamedTuple):
             )
             for i, slots in enumerate(self.memories)
         ]
+        if self.even is None:
+            return found
+        return jax.tree.map(lambda even, leaf: _first(leaf) if even else leaf, list(self.even), found)
 
     def _clipped(self, found: list[Coefficients], gradient: list, updated: list, before: list, after: list) -> list:
         """With the factor that the step was scaled by, on the side where it acts."""
@@ -356,7 +361,7 @@ def _split_of(optimizer: Any, structure: Any, kinds: tuple) -> Split:
         for clipping in CLIPPINGS:
             split = Split(memories, scales, clipping, True)
             if rehearsal.conserves(split):
-                return split._replace(rests=rehearsal.decays(split))
+                return split._replace(rests=rehearsal.decays(split), even=rehearsal.even(split))
     low = [leaf.dtype for leaf in jax.tree.leaves(rehearsal.start) if np.ndim(leaf) and leaf.dtype.itemsize < 8]
     if low:
         raise ValueError(
@@ -421,6 +426,13 @@ class _Rehearsal:
         after = self.update(zero, self.start, self.params)[1]
         found = split.linear(self.update, self.start, after, self.params, 2.0**-300)
         return any(np.any(rest != 0) for c in found for rest in c.rest)
+
+    def even(self, split: Split) -> tuple[Coefficients, ...]:
+        """Which coefficients are the same in all entries of an array, after a step that made their scales differ."""
+        before, gradient = self.start, jax.tree.map(lambda leaf: leaf[0], self.gradients[2])
+        after = self.update(gradient, before, self.params)[1]
+        found = split.linear(self.update, before, after, self.params, 2.0**-300)
+        return tuple(jax.tree.map(lambda leaf: bool(np.ptp(leaf) == 0), found))
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""

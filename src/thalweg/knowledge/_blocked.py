@@ -1,9 +1,10 @@
-"""Steps of plain descent on batches, of which the factors are kept and added to the tallies several steps at a time.
+"""Steps on batches that are kept for a while, and divided among the groups several at a time.
 
-A dense layer's gradient for a group is `X_g^T D_g`: what went in, times the gradient of what came out. A step of plain
-descent is that gradient times a number, so that the factors of a few steps are all that is to be kept. Then one tile of
-the weights and one group after the other is brought up to date for all of these steps: the tallies, (G + 1) times as
-large as the weights, go through memory once for all.
+A dense layer's gradient for a group is `X_g^T D_g`: what went in, times the gradient of what came out. With these
+factors of a few steps, and the coefficients of the optimizer's rule in each, one tile of the weights and one group
+after the other is brought up to date for all of them: the tallies and the groups' momenta, each (G + 1) times as large
+as the weights, go through memory once for all. These tables are kept in two slabs, so that two processors can work on
+an array at the same time.
 """
 
 import dataclasses
@@ -18,35 +19,59 @@ from thalweg.knowledge import _rows
 from thalweg.knowledge._factored import LARGE
 
 STEPS = 8  # that are kept at most
-MOST = 0.5  # of the bytes of a table, that its factors may take
+MOST = 0.5  # of the bytes of the tables, that what is kept may take
+SLABS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One array that is divided late: its number, its shape, the part of the tally that it is, the number of that part.
+
+    - `slabs`: of its tables. - `slots`: its momenta among those of all arrays.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    part: Any
+    at: int
+    slabs: tuple[_rows.Slab, ...]
+    slots: tuple[int, ...]
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The arrays whose factors are kept, by number; which of the tally's parts these are; how many steps are kept."""
+    """The arrays that are divided late, how many steps are kept, and whether groups that are absent move too."""
 
-    arrays: tuple[int, ...]
-    parts: tuple[tuple[int, Any], ...]
+    arrays: tuple[Array, ...]
     steps: int
+    all_rows: bool
+
+    def __contains__(self, number: int) -> bool:
+        return any(array.number == number for array in self.arrays)
+
+
+class Table(NamedTuple):
+    """A table (G + 1, ...) in slabs; the last one is longer than its rows of the array, if tiles do not divide them."""
+
+    slabs: tuple[Any, ...]
 
 
 class Kept(NamedTuple):
-    """Steps that are not in the tallies yet; all but the last three lead with the steps.
+    """Steps that are not in the tallies yet.
 
-    - `slopes`: of each array of the plan; a group's change is `left^T right` over its rows. - `starts`, `ends`: of each
-      group in the sorted batch. - `sharp`: the rounding of the largest gradient, by array.
-    - `count`: how many steps. - `last`, `since`: the arrays after the last of them, and less what these steps changed.
-    - `small`: the small arrays after the last one, and `current`: whether each step began where the last had ended.
+    - `steps`: those of each array, `count` of them. - `turn`: how often steps were added; it chooses the tile of each
+      array on which they are checked. - `since`, `ended`, `last`: that tile before the first of the steps, less what
+      was not tallied since; after the last of them; and now. - `small`: the small arrays now. - `current`: whether each
+      step began where the last had ended.
     """
 
     plan: Plan
-    slopes: list[_rows.Slopes]
-    starts: Any
-    ends: Any
-    sharp: Any
+    steps: list[_rows.Steps]
     count: Any
+    turn: Any
     since: list[Any]
+    ended: list[Any]
     last: list[Any]
     small: list[Any]
     current: Any
@@ -55,7 +80,7 @@ class Kept(NamedTuple):
 def start(tally: Any, state: Any) -> Kept | tuple[()]:
     """Room for a few steps from this state; nothing where its steps are not of this kind.
 
-    That is, for single data, momentum, clipping, optimizers that scale entry by entry, and small networks.
+    That is, for single data, small networks, and momentum of which not every step is tallied.
     """
     process = tally.process
     if process is None or process.layers is None:
@@ -63,79 +88,71 @@ def start(tally: Any, state: Any) -> Kept | tuple[()]:
     w = jax.eval_shape(lambda: process.noise.sample(jax.random.key(0), jnp.zeros((), int)))
     leaves = jax.tree.leaves(state.params)
     split = tally._split(state.params)
-    if not w.shape or split.remembers or split.scales or split.clipping != "none":
+    if not w.shape or (any(split.memories) and not tally.always):
         return ()
-    parts = tally._parts(state.params)
 
-    def rows(state: Any) -> list[Any]:
-        batch = _rows.batch_of(jnp.zeros(w.shape, int), tally.count, True)
-        layers = process.layers(state, jnp.zeros(w.shape, w.dtype))
-        found = [one if one is not None and one.inputs is not None else None for one in layers]
-        return [None if one is None else _rows.slopes_of(one, None, batch, tally.count) for one in found]
+    def look(state: Any, w: Any) -> list[Any]:
+        batch = _rows.batch_of(jnp.zeros(w.shape, int), tally.count)
+        found = zip(process.layers(state, w), tally._coefficients(split, state, w, state), leaves, strict=True)
+        return [
+            None
+            if layer is None or layer.inputs is None
+            else _rows.one_step(c, _rows.slopes_of(layer, None, batch, tally.count), batch, jnp.zeros((), leaf.dtype))
+            for layer, c, leaf in found
+        ]
 
-    arrays, shapes, steps = [], [], STEPS
-    for i, slopes in enumerate(jax.eval_shape(rows, state)):
-        mine = [part for part in parts if part.leaf == i]
-        whole = len(mine) == 1 and mine[0].local is None and mine[0].shape == leaves[i].shape
-        if slopes is None or not whole or leaves[i].size < LARGE:
+    parts, most = tally._parts(state.params), STEPS
+    arrays, kept, slots = [], [], 0
+    for i, (leaf, one) in enumerate(zip(leaves, jax.eval_shape(look, state, w), strict=True)):
+        own = tuple(range(slots, slots := slots + len(split.memories[i])))
+        mine = [(at, part) for at, part in enumerate(parts) if part.leaf == i]
+        whole = len(mine) == 1 and mine[0][1].local is None and mine[0][1].shape == leaf.shape
+        if one is None or not whole or leaf.size < LARGE:
             continue
-        fits = int(MOST * (tally.count + 1) * leaves[i].size / (slopes.left.size + slopes.right.size))
+        tables = (len(tally.kinds) + len(own)) * (tally.count + 1) * leaf.size
+        fits = int(MOST * tables / sum(number.size for number in jax.tree.leaves(one)))
         if fits >= 2:
-            arrays.append(i)
-            shapes.append(slopes)
-            steps = min(steps, fits)
+            at, part = mine[0]
+            arrays.append(Array(i, leaf.shape, part, at, _slabs(leaf), own))
+            kept.append(one)
+            most = min(most, fits)
     if not arrays:
         return ()
-    room = lambda array: jnp.zeros((steps, *array.shape), array.dtype)  # noqa: E731
-    none = jnp.zeros((steps, tally.count + 1), int)
-    return Kept(
-        Plan(tuple(arrays), tuple((n, part) for i in arrays for n, part in enumerate(parts) if part.leaf == i), steps),
-        jax.tree.map(room, shapes),
-        none,
-        none,
-        [jnp.zeros(steps, leaves[i].dtype) for i in arrays],
-        jnp.zeros((), int),
-        [leaves[i] for i in arrays],
-        [leaves[i] for i in arrays],
-        _small(leaves),
-        jnp.ones((), bool),
+    plan = Plan(tuple(arrays), most, split.remembers)
+    tiles, none = _tiles(plan, leaves, 0), jnp.zeros((), int)
+    steps = [_room(array, one, most) for array, one in zip(arrays, kept, strict=True)]
+    return Kept(plan, steps, none, none, tiles, tiles, tiles, _small(leaves), jnp.ones((), bool))
+
+
+def keep(blocked: Kept, steps: list[_rows.Steps], before: list[Any], after: list[Any]) -> Kept:
+    """One more step, of every array; `before` and `after` it the parameters were these.
+
+    Of `before` only small arrays are looked at: a large one would have to be copied.
+    """
+
+    def put(room: Any, one: Any) -> Any:
+        return lax.dynamic_update_slice(room, one.astype(room.dtype), (blocked.count, *[0] * (room.ndim - 1)))
+
+    mine = [steps[array.number] for array in blocked.plan.arrays]
+    same = [jnp.all(a == b) for a, b in zip(_small(before), blocked.small, strict=True)]
+    return blocked._replace(
+        steps=jax.tree.map(put, blocked.steps, mine),
+        count=blocked.count + 1,
+        since=[a + (b - c) for a, b, c in zip(blocked.since, blocked.last, blocked.ended, strict=True)],
+        ended=_tiles(blocked.plan, after, blocked.turn),
+        current=blocked.current & jnp.all(jnp.stack([jnp.ones((), bool), *same])),
     )
 
 
-def keep(
-    tally: Any,
-    blocked: Kept,
-    batch: _rows.Batch,
-    slopes: list[Any],
-    rates: list[Any],
-    steepest: Any,
-    before: list,
-    after: list,
-) -> Kept:
-    """One more step. `batch` and `slopes` are those of `_rows`, `rates` what the gradients of each array are times."""
-    groups = jnp.arange(blocked.starts.shape[1])
-    ordered = batch.groups[batch.order]
-    starts, ends = (jnp.searchsorted(ordered, groups, side=side, method="compare_all") for side in ("left", "right"))
-    at = blocked.count
-    put = lambda rows, one: lax.dynamic_update_index_in_dim(rows, one.astype(rows.dtype), at, 0)  # noqa: E731
-    mine = [dataclasses.replace(slopes[i], right=rates[i] * slopes[i].right) for i in blocked.plan.arrays]
-    same = [jnp.all(a == b) for a, b in zip(_small(before), blocked.small, strict=True)]
-    if tally.every == 1 and tally.window is None:
-        since, current = blocked.since, blocked.current & jnp.all(jnp.stack([jnp.asarray(True), *same]))
-    else:  # what the steps in between changed is taken off
-        olds = [before[i] for i in blocked.plan.arrays]
-        since = [s + (b - a) for s, b, a in zip(blocked.since, olds, blocked.last, strict=True)]
-        current = blocked.current
+def follow(blocked: Kept, params: Any) -> Kept:
+    """What is to be remembered of the parameters after a step, whether it was kept or not."""
+    leaves = jax.tree.leaves(params)
+    last, none = _tiles(blocked.plan, leaves, blocked.turn), blocked.count == 0
     return blocked._replace(
-        slopes=jax.tree.map(put, blocked.slopes, mine),
-        starts=put(blocked.starts, starts),
-        ends=put(blocked.ends, ends),
-        sharp=[put(s, abs(rates[i]) * steepest) for s, i in zip(blocked.sharp, blocked.plan.arrays, strict=True)],
-        count=at + 1,
-        since=since,
-        last=[after[i] for i in blocked.plan.arrays],
-        small=_small(after),
-        current=current,
+        since=[jnp.where(none, new, old) for new, old in zip(last, blocked.since, strict=True)],
+        ended=[jnp.where(none, new, old) for new, old in zip(last, blocked.ended, strict=True)],
+        last=last,
+        small=_small(leaves),
     )
 
 
@@ -148,89 +165,109 @@ def add_full(tally: Any, carry: Any) -> Any:
 def add(tally: Any, carry: Any) -> Any:
     """`carry`, with the steps that it keeps added to its tallies."""
     blocked = carry.blocked
-    kept, structure = {}, None
-    for kind, tree in carry.kept.items():
-        kept[kind], structure = jax.tree.flatten(tree)
-    none = blocked.count == 0
-    off, largest, moved = carry.conservation, [], []
-    for j, (at, part) in enumerate(blocked.plan.parts):
-        tables = [kept[kind][at] for kind in kept]
-        tables, measured = _array(tally, blocked, j, list(kept), part, tables)
-        for kind, table in zip(kept, tables, strict=True):
-            kept[kind][at] = table
-        off = jnp.maximum(off, jnp.where(blocked.current, measured.off, 0))
-        largest.append(measured.largest)
-        moved.append(measured.moved)
-    size, far = jnp.max(jnp.stack(largest)), jnp.max(jnp.stack(moved))
-    cancelling = jnp.where(none | (size == 0), 1, size / far)
+    kept, shares, measured = {kind: tables(tree) for kind, tree in carry.kept.items()}, list(carry.shares), []
+    for j, array in enumerate(blocked.plan.arrays):
+        steps = blocked.steps[j]._replace(count=blocked.count)
+        chosen = _turn(array, blocked.turn)
+
+        def compared(first: Any, shape: Any, j: int = j, chosen: Any = chosen) -> tuple[Any, Any, Any]:
+            return blocked.since[j], blocked.ended[j], blocked.current & (first == chosen)
+
+        pieces = []
+        for s, slab in enumerate(array.slabs):
+            mine = [(kept[kind][array.at].slabs[s], kind, array.part) for kind in kept]
+            own = [shares[slot].slabs[s] for slot in array.slots]
+            new, own, one = _rows.divide(
+                steps, slab, array.shape, blocked.plan.all_rows, mine, own, None, compared, tally.per
+            )
+            pieces.append([*new, *own])
+            measured.append(one)
+        new = [Table(slabs) for slabs in zip(*pieces, strict=True)]
+        for kind, table in zip(kept, new, strict=False):
+            kept[kind][array.at] = table
+        for slot, table in zip(array.slots, new[len(kept) :], strict=True):
+            shares[slot] = table
+    off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
     return carry._replace(
-        kept={kind: jax.tree.unflatten(structure, leaves) for kind, leaves in kept.items()},
-        conservation=off,
-        cancellation=jnp.maximum(carry.cancellation, cancelling),
+        kept={kind: jax.tree.unflatten(_structure(carry.kept[kind]), leaves) for kind, leaves in kept.items()},
+        shares=tuple(shares),
+        conservation=jnp.maximum(carry.conservation, off),
+        cancellation=jnp.maximum(carry.cancellation, jnp.where(largest == 0, 1, largest / moved)),
         blocked=blocked._replace(
-            count=jnp.zeros_like(blocked.count),
-            since=blocked.last,
-            current=jnp.ones_like(blocked.current),
+            count=jnp.zeros_like(blocked.count), turn=blocked.turn + 1, current=jnp.ones_like(blocked.current)
         ),
     )
 
 
-add_now = eqx.filter_jit(add)
+@eqx.filter_jit
+def joined(tally: Any, carry: Any) -> Any:
+    """The tallies of each kind, all steps that are kept added and the slabs joined."""
+    carry = add(tally, carry)
+    lengths = {array.at: array.shape[0] for array in carry.blocked.plan.arrays}
+
+    def whole(at: int, table: Any) -> Any:
+        if not isinstance(table, Table):
+            return table
+        return jnp.concatenate(table.slabs, 1)[:, : lengths[at]] if tally.per == "parameter" else sum(table.slabs)
+
+    return carry._replace(
+        kept={
+            kind: jax.tree.unflatten(_structure(tree), [whole(*one) for one in enumerate(tables(tree))])
+            for kind, tree in carry.kept.items()
+        }
+    )
 
 
-def _array(
-    tally: Any, blocked: Kept, j: int, kinds: list[str], part: Any, tables: list[Any]
-) -> tuple[list[Any], _rows.Measured]:
-    """The steps of one array added to its tables."""
-    slopes, before, after = blocked.slopes[j], blocked.since[j], blocked.last[j]
-    rows, block = slopes.per, slopes.block
-    size = before.shape[0]
-    tile = _rows.tile_of(before)
-    eps = jnp.finfo(before.dtype).eps
+def slabbed(array: Array, table: Any, per: str) -> Table:
+    """A table in slabs. One of sums over the array has all that there is in its first slab."""
+    if per != "parameter":
+        return Table((table, *[jnp.zeros_like(table) for _ in array.slabs[1:]]))
+    end = array.slabs[-1].first + array.slabs[-1].rows
+    table = jnp.pad(table, ((0, 0), (0, end - array.shape[0]), *[(0, 0)] * (table.ndim - 2)))
+    return Table(tuple(table[:, slab.first : slab.first + slab.rows] for slab in array.slabs))
 
-    def one_tile(t: Any, carried: tuple) -> tuple:
-        tables, measured = carried
-        cut = lambda array: lax.dynamic_slice_in_dim(array, t * tile, tile, 0)  # noqa: E731
-        here, there = cut(before), cut(after)
-        zero = jnp.zeros_like(here)
 
-        def one_group(g: Any, carried: tuple) -> tuple:
-            tables, total, sizes = carried
+def tables(tree: Any) -> list[Any]:
+    """The tables of a tally, part by part."""
+    return jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Table))
 
-            def one_step(k: Any, sums: tuple) -> tuple:
-                start, end = blocked.starts[k, g] * rows, blocked.ends[k, g] * rows
 
-                def product(n: Any) -> Any:
-                    at = start + n * block
-                    inside = (at + jnp.arange(block) < end)[:, None]
-                    left = lax.dynamic_slice(slopes.left, (k, at, t * tile), (1, block, tile))[0]
-                    right = lax.dynamic_slice(slopes.right, (k, at, 0), (1, block, slopes.right.shape[2]))[0]
-                    return jnp.where(inside, left, 0).T @ right
+def _structure(tree: Any) -> Any:
+    return jax.tree.structure(tree, is_leaf=lambda node: isinstance(node, Table))
 
-                blocks = -((start - end) // block)
-                change = lax.fori_loop(1, blocks, lambda n, sum: sum + product(n), product(0))
-                return sums[0] + change, sums[1] + jnp.abs(change)
 
-            went, moved = lax.fori_loop(0, blocked.count, one_step, (zero, zero))
-            tables = [
-                _rows.added(table, g, t * tile, moved if kind == "absolute" else went, part, tally.per)
-                for kind, table in zip(kinds, tables, strict=True)
-            ]
-            return tables, total + went, sizes + moved
+def _slabs(array: Any) -> tuple[_rows.Slab, ...]:
+    """Slabs of about equal length, of tiles of equal length, which reach to the end of an array or beyond."""
+    tiles = -(-len(array) // _rows.rows_of_tile(array))
+    each = -(-tiles // SLABS)
+    tile = -(-len(array) // (each * SLABS if tiles > 1 else 1))
+    return tuple(_rows.Slab(first, each * tile, tile) for first in range(0, len(array), each * tile))
 
-        tables, total, sizes = lax.fori_loop(0, tally.count + 1, one_group, (tables, zero, zero))
-        # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
-        steps = jnp.arange(blocked.plan.steps) < blocked.count
-        sharp = jnp.sum(jnp.where(steps, blocked.sharp[j], 0))
-        known = blocked.count * (jnp.maximum(jnp.abs(here), jnp.abs(there)) + sizes) + sharp + jnp.max(sizes)
-        off = jnp.maximum(jnp.abs(total - (there - here)) - eps * known, 0)
-        now = _rows.Measured(
-            jnp.max(jnp.where(off == 0, 0, off / sizes)), jnp.max(sizes), jnp.max(jnp.abs(there - here))
-        )
-        return tables, _rows.Measured(*map(jnp.maximum, measured, now))
 
-    start = (tables, _rows.Measured(*jnp.zeros((3,), before.dtype)))
-    return lax.fori_loop(0, size // tile, one_tile, start)
+def _room(array: Array, one: Any, most: int) -> Any:
+    """Zeros for so many steps; what has an entry for each row of the array is as long as its slabs."""
+    rows = array.slabs[-1].first + array.slabs[-1].rows
+    room = lambda leaf: jnp.zeros((most, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    long = lambda leaf: jnp.zeros((most, rows, *array.shape[1:]), leaf.dtype)  # noqa: E731
+    left = one.slopes.left
+    return jax.tree.map(room, one)._replace(
+        coefficients=jax.tree.map(lambda a: long(a) if a.shape[1:] == array.shape else room(a), one.coefficients),
+        slopes=dataclasses.replace(
+            jax.tree.map(room, one.slopes), left=jnp.zeros((most, rows, left.shape[2]), left.dtype)
+        ),
+    )
+
+
+def _turn(array: Array, turn: Any) -> Any:
+    """The first row of the tile on which the steps of this turn are checked."""
+    tile = array.slabs[0].tile
+    return turn % (array.shape[0] // tile) * tile
+
+
+def _tiles(plan: Plan, leaves: list[Any], turn: Any) -> list[Any]:
+    return [
+        lax.dynamic_slice_in_dim(leaves[array.number], _turn(array, turn), array.slabs[0].tile) for array in plan.arrays
+    ]
 
 
 def _small(leaves: list[Any]) -> list[Any]:

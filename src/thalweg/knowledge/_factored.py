@@ -134,7 +134,8 @@ def step(tally: Any, old: Probe, carry: Any, state: Any, w: Any, next_state: Any
             change = after[i] - before[i]
             _add(kept, mine, parts, row, change, tally.per)
             continue
-        scale = jnp.reshape(found[i].gradient[0], ())
+        # A rate in double precision moves parameters in single precision in theirs.
+        scale = jnp.reshape(found[i].gradient[0], ()).astype(before[i].dtype)
         x, delta = _factors(layer)
         delta = scale * delta
         at = (carry.seen - 1) % len(before[i]) if large else slice(None)
@@ -156,7 +157,7 @@ def tables(tally: Any, ways: Ways, kept: dict[str, list[Any]]) -> dict[str, list
     params = ways.like()
     inputs = tally.process.step.inputs(params)
     out = {kind: list(leaves) for kind, leaves in kept.items()}
-    batch = _rows.batch_of(jnp.where(tally.groups < 0, tally.count, tally.groups), tally.count, True)
+    batch = _rows.batch_of(jnp.where(tally.groups < 0, tally.count, tally.groups), tally.count)
     for j, part in enumerate(tally._parts(params)):
         if ways.of[part.leaf] != "log":
             continue
@@ -170,9 +171,8 @@ def tables(tally: Any, ways: Ways, kept: dict[str, list[Any]]) -> dict[str, list
                 moved = jnp.sum(moved, axis=-1, keepdims=True)
             shape = {"parameter": part.shape, "unit": part.shape[-1:], "module": ()}[tally.per]
             slopes = _rows.slopes_of(Layer(rows, moved, transposed), None, batch, tally.count)
-            one = lambda i, slopes=slopes, shape=shape: _rows.gradient(  # noqa: E731
-                slopes, batch, i, lambda array, axis: array, shape
-            )
+            data, size = _rows.one_step(None, slopes, batch, None), slopes.left.shape[0]
+            one = lambda i, data=data, size=size, shape=shape: _rows.gradient(data, 0, i, 0, size, shape)  # noqa: E731
             out[kind][j] = lax.map(one, jnp.arange(tally.count + 1))
     return out
 

@@ -1,8 +1,9 @@
-"""One step divided among the groups of its batch, array by array and tile by tile.
+"""Steps divided among the groups of their batches, array by array and tile by tile.
 
 The parts of a step are (G + 1) times as large as the parameters. They are made for one tile of an array and one group
 at a time, so that they stay in the processor's cache, and only the tallies themselves go through memory. Dense layers
-give a group's gradient as one product over the group's rows of the batch, which is sorted by group for this.
+give a group's gradient as one product over the group's rows of the batch, which is sorted by group for this. Where
+several steps are divided at once, a tile of the tallies goes through memory once for all of them.
 """
 
 import dataclasses
@@ -21,29 +22,20 @@ TILE = 2**17  # bytes of a tile: a few of them fit a core's cache
 
 
 class Batch(NamedTuple):
-    """A batch sorted by group: groups of its slots, their order, the rows it touches, and where each has slots."""
+    """A batch sorted by group: the groups of its slots, their order, and where each group starts and ends in it."""
 
     groups: Any
     order: Any
-    visited: Any
     starts: Any
     ends: Any
-    count: Any
 
 
-def batch_of(groups: Any, others: int, all_rows: bool) -> Batch:
-    """The batch with slots in `groups` (`others` is no group); `all_rows` if groups that are absent move too."""
+def batch_of(groups: Any, others: int) -> Batch:
+    """The batch with slots in `groups` (`others` is no group)."""
     groups = jnp.reshape(groups, (-1,))
-    order = jnp.argsort(groups)
-    ordered = groups[order]
-    if all_rows:
-        visited, count = jnp.arange(others + 1), others + 1
-    else:
-        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-        visited = ordered[jnp.nonzero(first, size=len(groups), fill_value=0)[0]]
-        count = jnp.sum(first)
-    starts, ends = (jnp.searchsorted(ordered, visited, side=side, method="compare_all") for side in ("left", "right"))
-    return Batch(groups, order, visited, starts, ends, count)
+    counts = jnp.zeros(others + 1, int).at[groups].add(1)
+    ends = jnp.cumsum(counts)
+    return Batch(groups, jnp.argsort(groups), ends - counts, ends)
 
 
 @jax.tree_util.register_dataclass
@@ -51,8 +43,8 @@ def batch_of(groups: Any, others: int, all_rows: bool) -> Batch:
 class Slopes:
     """Where the gradients of one array by group come from: rows of a dense layer, or one gradient a group.
 
-    The gradient of a group is `left^T right` over its rows of the sorted batch (`per` rows a datum), or the sum of
-    `left`.
+    The gradient of a group is `left right` over its columns of `left` and rows of `right`, those of the sorted batch
+    (`per` of them a datum), or the sum over its columns of `left`.
     """
 
     left: Any
@@ -79,35 +71,78 @@ def slopes_of(layer: Any, stacked: Any, batch: Batch, groups: int) -> Slopes:
     block = min(data * per, max(8, math.ceil(data * per / (8 * min(groups + 1, data))) * 8))
 
     def rows(array: Any) -> Any:
-        if array is None:
-            return None
         array = array[batch.order].reshape(data * per, -1)
         return jnp.concatenate([array, jnp.zeros((block, array.shape[1]), array.dtype)])
 
     first, second = (layer.cotangents, layer.inputs) if layer.transposed else (layer.inputs, layer.cotangents)
-    return Slopes(rows(second if first is None else first), None if first is None else rows(second), per, block, None)
+    if layer.inputs is None:
+        return Slopes(rows(layer.cotangents).T, None, per, block, None)
+    return Slopes(rows(first).T, rows(second), per, block, None)
 
 
-def gradient(slopes: Slopes, batch: Batch, i: Any, cut: Callable[[Any, int], Any], shape: tuple[int, ...]) -> Any:
-    """The gradient of one tile by the i-th group visited; `cut(array, axis)` takes the tile out of an array."""
+class Steps(NamedTuple):
+    """Steps of one array. All but `count` (how many there are, if fewer than there is room for) lead with the steps.
+
+    - `starts`, `ends`: of each group in the sorted batch. - `steepest`: the largest gradient, whose rounding is known.
+    """
+
+    coefficients: Coefficients
+    slopes: Slopes
+    starts: Any
+    ends: Any
+    steepest: Any
+    count: Any = None
+
+
+def one_step(c: Any, slopes: Slopes, batch: Batch, steepest: Any) -> Steps:
+    """A single step."""
+    lead = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
+    return Steps(*lead((c, slopes, batch.starts, batch.ends, steepest)))
+
+
+class Slab(NamedTuple):
+    """Rows of an array that have tables of their own: from `first` on so many, in tiles of so many rows."""
+
+    first: int
+    rows: int
+    tile: int
+
+
+def whole(array: Any, tiled: bool = True) -> Slab:
+    """An array in one piece; its tiles divide it."""
+    size = array.shape[0] if array.ndim else 1
+    most = rows_of_tile(array) if tiled else size
+    return Slab(0, size, next(tile for tile in range(min(most, size), 0, -1) if size % tile == 0))
+
+
+def rows_of_tile(array: Any) -> int:
+    """How many rows of an array make a tile."""
+    row = max(1, array.size // max(1, array.shape[0] if array.ndim else 1)) * array.dtype.itemsize
+    return max(1, TILE // row)
+
+
+def gradient(steps: Steps, k: Any, row: Any, first: Any, rows: int, shape: tuple[int, ...]) -> Any:
+    """The gradient of one group in step k, of the tile of this shape: so many rows of the array from `first` on."""
+    slopes = steps.slopes
     if slopes.stacked is not None:
-        return cut(slopes.stacked[batch.visited[i]], 0)
-    start, end = batch.starts[i] * slopes.per, batch.ends[i] * slopes.per
+        return _read(slopes.stacked[k], row, first, shape)
+    start, end = steps.starts[k, row] * slopes.per, steps.ends[k, row] * slopes.per
 
     def block(j: Any) -> Any:
         at = start + j * slopes.block
-        inside = (at + jnp.arange(slopes.block) < end)[:, None]
-        left = jnp.where(inside, cut(lax.dynamic_slice_in_dim(slopes.left, at, slopes.block), 1), 0)
+        inside = at + jnp.arange(slopes.block) < end
+        left = lax.dynamic_slice(slopes.left, (k, first, at), (1, rows, slopes.block))[0]
         if slopes.right is None:
-            return jnp.sum(left, axis=0)
-        return left.T @ lax.dynamic_slice_in_dim(slopes.right, at, slopes.block)
+            return jnp.sum(jnp.where(inside, left, 0), axis=1)
+        right = lax.dynamic_slice(slopes.right, (k, at, 0), (1, slopes.block, slopes.right.shape[2]))[0]
+        return left @ jnp.where(inside[:, None], right, 0)
 
     blocks = -((start - end) // slopes.block)
     return lax.fori_loop(1, blocks, lambda j, total: total + block(j), block(0)).reshape(shape)
 
 
 class Measured(NamedTuple):
-    """How a step's parts compare with its change; see `Tallied`."""
+    """How the parts compare with the change; see `Tallied`."""
 
     off: Any
     largest: Any
@@ -126,114 +161,125 @@ class Faded(NamedTuple):
 
 
 def divide(
-    c: Coefficients,
-    slopes: Slopes,
-    batch: Batch,
-    others: int,
+    steps: Steps,
+    slab: Slab,
+    shape: tuple[int, ...],
+    all_rows: bool,
     kept: list[tuple[Any, str, Any]],
     shares: list[Any],
     faded: Faded | None,
-    before: Any,
-    after: Any,
-    steepest: Any,
+    compared: Callable[[Any, tuple[int, ...]], tuple[Any, Any, Any]],
     per: str,
 ) -> tuple[list[Any], list[Any], Measured]:
-    """Add one step of one array to the tallies.
+    """Add steps of one array, of this shape, to the tallies of a slab of it.
 
-    - `others`: the row of what no group caused. - `kept`: (tally, its kind, which entries of the array it is of).
-    - `shares`: the groups' parts of the momenta; `faded`: how those have faded since the last tallied step, if at all.
+    - `all_rows`: whether groups that are absent move too. - `kept`: (tally, its kind, which entries of the array it is
+      of). - `shares`: the groups' parts of the momenta; `faded`: how those have faded since the last tallied step, if
+      at all. - `compared(first, shape)`: a tile before and after the steps, and whether they are to be compared.
 
-    **Returns** the tallies, the momenta's parts, and what the step measured.
+    **Returns** the tallies, the momenta's parts, and what was measured.
     """
     if faded is not None:
         # What has entered the momenta since then is nobody's.
         left = [sum(f * m for f, m in zip(line, faded.then, strict=True)) for line in faded.falls]
         entered = [now - old for now, old in zip(faded.now, left, strict=True)]
-    whole = all(part.local is None and part.shape == before.shape for _, _, part in kept)
-    size = before.shape[0] if before.ndim else 1
-    tile = tile_of(before) if whole else size
+        falls, entered = jax.tree.map(lambda leaf: leaf[None], (faded.falls, entered))
+    c, (most, others) = steps.coefficients, (steps.starts.shape[0], steps.starts.shape[1] - 1)
+    count = most if steps.count is None else steps.count
+    shape = (slab.tile, *shape[1:]) if shape else ()
+    groups, visited, turns, turned = _visits(steps, count, all_rows)
 
     def one_tile(t: Any, carried: tuple) -> tuple:
         tallies, shares, measured = carried
-
-        def cut(array: Any, axis: int) -> Any:
-            if tile == size or array.shape[axis] != size:
-                return array
-            return lax.dynamic_slice_in_dim(array, t * tile, tile, axis)
-
-        here = cut(before, 0) if before.ndim else before
-        coefficients = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, c)
-        if faded is not None:
-            falls, new = jax.tree.map(lambda leaf: cut(leaf, 0) if jnp.ndim(leaf) else leaf, (faded.falls, entered))
+        here = t * slab.tile
+        first = slab.first + here
 
         def one_row(i: Any, carried: tuple) -> tuple:
-            tallies, renewed, total, sizes = carried
-            row = batch.visited[i]
-            slope = gradient(slopes, batch, i, cut if before.ndim else lambda array, axis: array, here.shape)
-            memory = [_read(share, row, t * tile, here) for share in shares]
+            tallies, shares, total, sizes = carried
+            row = groups[i]
+
+            def one_step(n: Any, carried: tuple) -> tuple:
+                memory, went, moved = carried
+                k = turns[row, n]
+                slope = gradient(steps, k, row, first, slab.tile, shape)
+                now = jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), c)
+                # Decay, and whatever else does not come from a gradient, is nobody's.
+                made = [
+                    combined(now, j, slope, memory) + jnp.where(row == others, rest, 0)
+                    for j, rest in enumerate(now.rest)
+                ]
+                memory = [one.astype(old.dtype) for one, old in zip(made[1:], memory, strict=True)]
+                return memory, went + made[0].astype(went.dtype), moved + jnp.abs(made[0]).astype(went.dtype)
+
+            memory = [_read(share, row, here, shape) for share in shares]
             if faded is not None:
-                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in falls]
+                fall, new = jax.tree.map(lambda leaf: _tile(leaf, 0, first, shape), (falls, entered))
+                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in fall]
                 memory = [p + jnp.where(row == others, n, 0) for p, n in zip(past, new, strict=True)]
-            # Decay, and whatever else does not come from a gradient, is nobody's.
-            made = [
-                combined(coefficients, k, slope, memory) + jnp.where(row == others, rest, 0)
-                for k, rest in enumerate(coefficients.rest)
-            ]
-            change = made[0]
-            renewed = [_write(new, row, 0, one) for new, one in zip(renewed, made[1:], strict=True)]
+            start = (memory, zero, zero)
+            # Momenta that are read and written again without a loop between would be copied, whole.
+            once = most == 1 and not shares
+            memory, went, moved = one_step(0, start) if once else lax.fori_loop(0, turned[row], one_step, start)
             tallies = [
-                added(tally, row, t * tile, jnp.abs(change) if kind == "absolute" else change, part, per)
+                _added(tally, row, here, moved if kind == "absolute" else went, part, per)
                 for tally, (_, kind, part) in zip(tallies, kept, strict=True)
             ]
-            return tallies, renewed, total + change, sizes + jnp.abs(change)
+            shares = [_write(share, row, here, one) for share, one in zip(shares, memory, strict=True)]
+            return tallies, shares, total + went, sizes + moved
 
-        zero = jnp.zeros_like(here)
-        # The new momenta of a tile are put back together: rows that are read and written in one turn would be copied.
-        renewed = [jnp.zeros((others + 1, *here.shape), share.dtype) for share in shares]
-        tallies, renewed, total, sizes = lax.fori_loop(0, batch.count, one_row, (tallies, renewed, zero, zero))
-        shares = [
-            lax.dynamic_update_slice(share, new, _at(0, t * tile, share))
-            for share, new in zip(shares, renewed, strict=True)
-        ]
-        there = cut(after, 0) if before.ndim else after
-        # The change is known to the rounding of the parameter, a gradient to that of the largest in the backward pass.
-        known = (
-            jnp.maximum(jnp.abs(here), jnp.abs(there)) + jnp.abs(coefficients.gradient[0]) * steepest + jnp.max(sizes)
-        )
-        off = jnp.maximum(jnp.abs(total - (there - here)) - jnp.finfo(here.dtype).eps * known, 0)
-        now = Measured(jnp.max(jnp.where(off == 0, 0, off / sizes)), jnp.max(sizes), jnp.max(jnp.abs(total)))
+        zero = jnp.zeros(shape, steps.steepest.dtype)
+        tallies, shares, total, sizes = lax.fori_loop(0, visited, one_row, (tallies, shares, zero, zero))
+        # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
+        there = jnp.arange(most) < count
+        steepest = jnp.where(there, steps.steepest, 0)
+        rates = jax.vmap(lambda k: jnp.abs(_tile(c.gradient[0], k, first, shape)) * steepest[k])
+        before, after, due = compared(first, shape)
+        known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
+        known = known + jnp.sum(rates(jnp.arange(most)), axis=0).astype(known.dtype)
+        off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
+        off = jnp.where(due, jnp.max(jnp.where(off == 0, 0, off / sizes)), 0)
+        now = Measured(off, jnp.max(sizes), jnp.max(jnp.abs(total)))
         return tallies, shares, Measured(*map(jnp.maximum, measured, now))
 
-    start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), before.dtype)))
-    return lax.fori_loop(0, size // tile, one_tile, start) if tile < size else one_tile(0, start)
+    start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), steps.steepest.dtype)))
+    return lax.fori_loop(0, slab.rows // slab.tile, one_tile, start) if slab.tile < slab.rows else one_tile(0, start)
 
 
-def tile_of(array: Any) -> int:
-    """Rows of an array in one tile: a divisor of their number."""
-    size = array.shape[0] if array.ndim else 1
-    row = max(1, array.size // max(1, size)) * array.dtype.itemsize
-    most = max(1, TILE // row)
-    return next(tile for tile in range(min(most, size), 0, -1) if size % tile == 0)
+def _visits(steps: Steps, count: Any, all_rows: bool) -> tuple[Any, Any, Any, Any]:
+    """The groups that move and their number; by group, the steps in which it does, and how many."""
+    most, groups = steps.starts.shape
+    every = jnp.arange(most)
+    if all_rows:
+        return jnp.arange(groups), groups, jnp.tile(every, (groups, 1)), jnp.full(groups, count)
+    busy = (steps.ends > steps.starts) & (every < count)[:, None]
+    first = lambda true: jnp.nonzero(true, size=len(true), fill_value=0)[0]  # noqa: E731
+    moving = jnp.any(busy, axis=0)
+    turns = jax.vmap(first, 1)(busy) if most > 1 else jnp.zeros((groups, 1), int)
+    return first(moving), jnp.sum(moving), turns, jnp.sum(busy, axis=0)
+
+
+def _tile(leaf: Any, k: Any, first: Any, shape: tuple[int, ...]) -> Any:
+    """A tile of an array's numbers in step k; one number that holds for all entries is left."""
+    return leaf[k] if leaf.ndim == 1 or leaf.shape[1] == 1 else _read(leaf, k, first, shape)
 
 
 def _at(row: Any, start: Any, array: Any) -> tuple[Any, ...]:
     return (row, start, *[0] * (array.ndim - 2)) if array.ndim > 1 else (row,)
 
 
-def _read(array: Any, row: Any, start: Any, like: Any) -> Any:
-    return lax.dynamic_slice(array, _at(row, start, array), (1, *like.shape))[0]
+def _read(array: Any, row: Any, start: Any, shape: tuple[int, ...]) -> Any:
+    return lax.dynamic_slice(array, _at(row, start, array), (1, *shape))[0]
 
 
 def _write(array: Any, row: Any, start: Any, value: Any) -> Any:
     return lax.dynamic_update_slice(array, value[None].astype(array.dtype), _at(row, start, array))
 
 
-def added(tally: Any, row: Any, start: Any, change: Any, part: Any, per: str) -> Any:
-    """A tally with a part of the step added to its row."""
-    if per == "parameter" and part.local is None and tally.shape[1:] == part.shape:
-        same = tally.ndim == change.ndim + 1 and tally.shape[2:] == change.shape[1:]
-        if same:
-            return _write(tally, row, start, _read(tally, row, start, change) + change)
+def _added(tally: Any, row: Any, start: Any, change: Any, part: Any, per: str) -> Any:
+    """A tally with a part of the steps added to its row."""
+    whole = per == "parameter" and part.local is None and tally.ndim == change.ndim + 1
+    if whole and tally.shape[2:] == change.shape[1:]:
+        return _write(tally, row, start, _read(tally, row, start, change.shape) + change)
     value = change if part.local is None else change.reshape(-1)[part.local]
     return tally.at[row].add(
         summed(value.reshape(part.shape) if value.size == math.prod(part.shape) else value, per, 0, -1)

@@ -25,8 +25,8 @@ class Tallied:
     - `conservation`: the largest `|sum of the parts - change| / sum of |parts|` of any parameter in any step, beyond
       the rounding of the parameter and of the gradient. It should be near the rounding error.
     - `cancellation`: the largest `sum of |parts| / |change|` of any step, both at their maximum over parameters. (Both
-      over blocks of a few steps, for dense layers whose factors are logged.) Where
-      it is large the parts are far larger than what they add up to.
+      over a few steps at once, and the first on a part of the inputs, for large dense layers.) Where it is large the
+      parts are far larger than what they add up to.
     - `resolution`: `"parameter"`, `"unit"` or `"module"`; `units`: the axis of units in a weight (-1; 0 in PyTorch),
       one for all or by name.
     - `tolerance`: the `conservation` up to which the tally is trusted. - `note`: what else is to be said.
@@ -63,6 +63,9 @@ class Tallied:
         if self.absolute is None:
             raise ValueError('a share needs the absolute tally: make it with kinds=("absolute",) or both')
         rows_a, rows_b = self._rows(a, "a"), self._rows(b, "b")
+        for name, rows, given in (("a", rows_a, a), ("b", rows_b, b)):
+            if len(set(rows)) < len(rows):
+                raise ValueError(f"{name} must name each group once, got {given!r}")
         if set(rows_a) & set(rows_b):
             raise ValueError(f"a and b must have no group in common, got {a!r} and {b!r}")
         at = (slice(None),) * (np.ndim(self.counts) - 1)

@@ -13,7 +13,7 @@ from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
 from thalweg._process import Process, check_process
 from thalweg._select import select
 from thalweg.knowledge import _blocked, _factored, _rows
-from thalweg.knowledge._attribution import Split, split_of
+from thalweg.knowledge._attribution import Coefficients, Split, split_of
 from thalweg.knowledge._rows import Faded
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
@@ -45,9 +45,9 @@ class Tally(eqx.Module):
 
     A step's change of the parameters is a sum over groups, `change = sum_g part_g`, exactly: through momentum (each
     group has its own), through Adam (all share the second moments), and through clipping (all share the factor). A
-    tally sums `|part_g|` and `part_g` over the steps. It is counted, not estimated, and has no error bar. Plain descent
-    on one datum a step costs little: large dense layers are kept as their two factors, and of those `conservation` is
-    measured at one input a step.
+    tally sums `|part_g|` and `part_g` over the steps. It is counted, not estimated, and has no error bar. Large dense
+    layers are kept as their factors, single data to the end and batches for a few steps: this costs least, and of those
+    `conservation` is measured on a part of the inputs, another each time.
 
     **Arguments**
 
@@ -119,6 +119,11 @@ class Tally(eqx.Module):
             raise ValueError(f"most_bytes must be a number of bytes > 0, got {shown(most_bytes)}")
         self.most_bytes = float(most_bytes)
 
+    @property
+    def always(self) -> bool:
+        """Whether every step is tallied."""
+        return self.every == 1 and self.window is None
+
     def memory(self, state: Any) -> int:
         """The bytes that this tally will take in a run from `state`."""
         carried = jax.eval_shape(self._start, state)
@@ -152,11 +157,14 @@ class Tally(eqx.Module):
             follow = lambda c: _split_step(self, c, state, w, next_state, layers)  # noqa: E731
         weighted = self.process is not None and self.process.step.weights is not None
         real = ~self.process.step.skips(w) if weighted else True
-        if self.every == 1 and self.window is None and not weighted:
-            return follow(passed)
-        chosen = self._chosen(carry.seen, state, w)
-        # A loop of one turn or none: in a branch of a condition the tables would be copied.
-        found = lax.fori_loop(0, (chosen & real).astype(int), lambda _, c: follow(c), passed)
+        if self.always and not weighted:
+            found = follow(passed)
+        else:
+            chosen = self._chosen(carry.seen, state, w)
+            # A loop of one turn or none: in a branch of a condition the tables would be copied.
+            found = lax.fori_loop(0, (chosen & real).astype(int), lambda _, c: follow(c), passed)
+        if carry.blocked:
+            found = found._replace(blocked=_blocked.follow(found.blocked, next_state.params))
         if carry.falls:
             faded = _faded(self, carry, state, next_state)
             falls = jax.tree.map(lambda new, old: jnp.where(real & ~chosen, old, new), found.falls, faded)
@@ -180,7 +188,7 @@ class Tally(eqx.Module):
     def _expanded(self, carry: Tallying) -> Tallying:
         """With the tables that the logs of single data hold."""
         if carry.blocked:
-            return _blocked.add_now(self, carry)
+            return _blocked.joined(self, carry)
         if not carry.probe:
             return carry
         params = carry.probe.ways.like()
@@ -193,7 +201,8 @@ class Tally(eqx.Module):
         leaves = jax.tree.leaves(params)
         parts = self._parts(params)
         real = jnp.result_type(*leaves)
-        ways = _factored.plan(self, state)
+        ways, blocked = _factored.plan(self, state), _blocked.start(self, state)
+        late = blocked.plan.arrays if blocked else ()
 
         def room() -> list[Any]:
             shapes = [
@@ -202,15 +211,22 @@ class Tally(eqx.Module):
                 else (self.count + 1, *_reduced_shape(part.shape, self.per))
                 for part in parts
             ]
-            return [jnp.zeros(shape, leaves[part.leaf].dtype) for part, shape in zip(parts, shapes, strict=True)]
+            made = [jnp.zeros(shape, leaves[part.leaf].dtype) for part, shape in zip(parts, shapes, strict=True)]
+            for array in late:
+                made[array.at] = _blocked.slabbed(array, made[array.at], self.per)
+            return made
 
         shares: tuple[Any, ...] = ()
         falls: tuple[Any, ...] = ()
         past: tuple[Any, ...] = ()
         if self.process is not None:
             split = self._split(params)
-            shares = split.shares(state.opt_state, self.count)
-            if self.every > 1 or self.window is not None:
+            whole = list(split.shares(state.opt_state, self.count))
+            for array in late:
+                for slot in array.slots:
+                    whole[slot] = _blocked.slabbed(array, whole[slot], "parameter")
+            shares = tuple(whole)
+            if not self.always:
                 falls = split.unfaded(leaves)
                 past = tuple(jax.tree.leaves(state.opt_state)[slot] for slot in split.slots)
         return Tallying(
@@ -224,14 +240,22 @@ class Tally(eqx.Module):
             jnp.zeros((), real),
             jnp.ones((), real),
             _factored.probe(ways, params, 0) if ways else (),
-            _blocked.start(self, state),
+            blocked,
         )
 
     def _split(self, params: Any) -> Split:
         optimizer = self.process.step.optimizer
         if optimizer is None:
-            return Split(((),) * len(jax.tree.leaves(params)), (), "none", False)
+            leaves = jax.tree.leaves(params)
+            return Split(((),) * len(leaves), (), "none", False, (Coefficients([True], [[]], [True]),) * len(leaves))
         return split_of(optimizer, params)
+
+    def _coefficients(self, split: Split, state: Any, w: Any, next_state: Any) -> list[Coefficients]:
+        """How a step changed each array, and its momenta, as a linear map."""
+        step = self.process.step
+        gradient = step.contributions(state, w) if split.clipping != "none" else None
+        update = jax.tree.map(jnp.subtract, next_state.params, state.params)
+        return split.coefficients(step.rule, gradient, update, state.opt_state, next_state.opt_state, state.params)
 
     def _parts(self, params: Any) -> list["Part"]:
         """Which entries of which arrays are tallied."""
@@ -335,38 +359,56 @@ def _layers_of(tally: Tally, state: Any, w: Any) -> list[Any]:
 
 def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: Any, layers: list[Any]) -> Tallying:
     """A step divided among the groups of its batch."""
-    process, params = tally.process, state.params
+    params = state.params
     split = tally._split(params)
     if jnp.ndim(w) == 0 and not split.remembers:
         return _whole_step(tally, carry, state, w, next_state)
     before, after = jax.tree.leaves(params), jax.tree.leaves(next_state.params)
     groups = jnp.where(tally.groups[w] < 0, tally.count, tally.groups[w])
-    batch = _rows.batch_of(groups, tally.count, split.remembers)
+    # Made to hang on the carry (there are never fewer than 0), so that the compiler does not do the work below ahead,
+    # in steps that are not tallied too.
+    groups = jnp.where(carry.tallied < 0, 0, groups)
+    batch = _rows.batch_of(groups, tally.count)
     stacked = _group_gradients(tally, state, w, groups) if None in layers else layers
     slopes = [_rows.slopes_of(*pair, batch, tally.count) for pair in zip(layers, stacked, strict=True)]
-    gradient = process.contributions(state, w) if split.clipping != "none" else None
-    update = jax.tree.map(jnp.subtract, next_state.params, params)
-    found = split.coefficients(process.step.rule, gradient, update, state.opt_state, next_state.opt_state, params)
     steepest = jnp.max(jnp.stack([slope.largest for slope in slopes]))
+    found = tally._coefficients(split, state, w, next_state)
+    steps = [
+        _rows.one_step(c, slope, batch, steepest.astype(leaf.dtype))
+        for c, slope, leaf in zip(found, slopes, before, strict=True)
+    ]
     parts = tally._parts(params)
-    kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
+    kept = {kind: _blocked.tables(tree) for kind, tree in carry.kept.items()}
     old, new_memory = ([jax.tree.leaves(s.opt_state)[slot] for slot in split.slots] for s in (state, next_state))
     shares, measured, at = list(carry.shares), [], 0
-    blocked = carry.blocked.plan.arrays if carry.blocked else ()
-    for i, (c, slope) in enumerate(zip(found, slopes, strict=True)):
-        if i in blocked:
+    for i, one in enumerate(steps):
+        own = slice(at, at := at + len(split.memories[i]))
+        if carry.blocked and i in carry.blocked.plan:
             continue
-        own = slice(at, at := at + len(c.rest) - 1)
         mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
         tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
         faded = Faded(carry.falls[i], old[own], list(carry.past[own])) if carry.falls else None
-        new, shares[own], one = _rows.divide(
-            c, slope, batch, tally.count, tallies, shares[own], faded, before[i], after[i], steepest, tally.per
+        tiled = all(part.local is None and part.shape == before[i].shape for _, _, part in tallies)
+
+        def compared(first: Any, shape: Any, i: int = i) -> tuple[Any, Any, bool]:
+            both = before[i], after[i]
+            return (*(lax.dynamic_slice_in_dim(leaf, first, shape[0]) if shape else leaf for leaf in both), True)
+
+        new, shares[own], size = _rows.divide(
+            one,
+            _rows.whole(before[i], tiled),
+            before[i].shape,
+            split.remembers,
+            tallies,
+            shares[own],
+            faded,
+            compared,
+            tally.per,
         )
         for (kind, j), leaf in zip(mine, new, strict=True):
             kept[kind][j] = leaf
-        measured.append(one)
-    measured.append(_rows.Measured(*jnp.zeros((3,))))
+        measured.append(size)
+    measured.append(_rows.Measured(*jnp.zeros((3,), carry.conservation.dtype)))
     off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
     carry = carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
@@ -380,9 +422,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     )
     if not carry.blocked:
         return carry
-    rates = [jnp.reshape(c.gradient[0], ()) if c.gradient[0].size == 1 else None for c in found]
-    carry = carry._replace(blocked=_blocked.keep(tally, carry.blocked, batch, slopes, rates, steepest, before, after))
-    return _blocked.add_full(tally, carry)
+    return _blocked.add_full(tally, carry._replace(blocked=_blocked.keep(carry.blocked, steps, before, after)))
 
 
 def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:

@@ -235,7 +235,7 @@ def divide(
         rates = jax.vmap(lambda k: jnp.abs(_tile(c.gradient[0], k, first, shape)) * steepest[k])
         before, after, due = compared(first, shape)
         known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
-        known = known + jnp.sum(rates(jnp.arange(most)), axis=0)
+        known = known + jnp.sum(rates(jnp.arange(most)), axis=0).astype(known.dtype)
         off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
         off = jnp.where(due, jnp.max(jnp.where(off == 0, 0, off / sizes)), 0)
         now = Measured(off, jnp.max(sizes), jnp.max(jnp.abs(total)))

@@ -53,4 +53,4 @@ def growing_moments(
         return None
     while surplus(high) > 0:
         high += 2
-    return moments(floor + math.exp(brentq(surplus, low, high, xtol=1e-2 * tol, rtol=1e-14)))[1]
+    return moments(floor + math.exp(brentq(surplus, low, high, xtol=tol, rtol=1e-14)))[1]

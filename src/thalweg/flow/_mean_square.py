@@ -219,7 +219,7 @@ def _in_the_span(
     details: dict[str, Any] = {"frozen": curved.frozen, "offset": offset, "basis": curved.basis, "rank": r}
     if r == 0:
         return Estimate(1.0, 0.0, Status.OK, {**details, "mode": np.zeros((0, 0)), "mean_radius": 1.0})
-    known = growing_moments(M, memory.kick, noise, tol) if r > SMALL else None
+    known = growing_moments(M, memory.kick, noise, tol) if K > 1 and r > SMALL else None
     radius, mode, residual = perron(apply, K * r, tol, known)
     if K == 1 and curved.basis is not None and len(curved.basis) <= MOST_COORDINATES:
         mode, details["basis"] = curved.basis @ mode @ curved.basis.T, None

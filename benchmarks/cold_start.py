@@ -1,8 +1,10 @@
 """Cold start: importing thalweg beside importing JAX, and the time to the command's first answer.
 
-Every turn is a new process. Nothing here imports JAX, so that it starts cold each time.
+Every turn is a new process. Nothing here imports JAX, so that it starts cold each time. Python keeps its bytecode, as
+it does of any installed package, also where the environment forbids it: thalweg alone would be compiled each time.
 """
 
+import os
 import subprocess
 import sys
 
@@ -20,7 +22,8 @@ COMMANDS = {
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
 
 
 def main() -> None:

@@ -86,6 +86,8 @@ def main() -> None:
         show(f"{title}, {'one thread' if is_one_thread() else 'all threads'}", times)
         for name in list(contenders)[1:]:
             print(f"  {name} / plain: {times.ratio(name, 'plain'):.2f}")
+        each = 1e3 * (times.median(f"{CHUNKS} chunks") - times.median("plain")) / (CHUNKS - 1)
+        print(f"  a chunk more costs {each:.2g} ms, whatever its length")
         target(f"{CHUNKS} chunks / plain", times.ratio(f"{CHUNKS} chunks", "plain"), most=1.05)
     lasting()
 

@@ -137,6 +137,12 @@ def test_benchmarks_are_kept_with_date_and_machine(tmp_path):
     assert kept["quick"]["about"] == "What is timed." and "jax" in kept["quick"]["versions"]
 
 
+def test_cold_starts_are_timed_with_bytecode_as_an_installed_package_has_it(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    child = load("benchmarks/cold_start.py").python("-c", "import sys; print(sys.dont_write_bytecode)")
+    assert child.stdout.strip() == "False"
+
+
 def test_a_page_becomes_a_notebook():
     as_notebook = load("docs/_ext/notebooks.py").as_notebook
     page = (

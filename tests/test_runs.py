@@ -182,6 +182,17 @@ def test_checkpoints_hold_arrays_and_go_on():
     assert np.array_equal(again.folds["sum"], whole.folds["sum"])
 
 
+def test_a_step_that_gives_a_weak_type_is_compiled_once(caplog):
+    """`jnp.where(..., 1.0, -1.0)` is weakly typed: the second chunk would be another program than the first."""
+    flip = tw.Process(lambda x, w: jnp.where(x > 0, -1.0, 1.0))
+    with jax.log_compiles():
+        run = tw.simulate(
+            flip, 1.0, 40, folds={"last": tw.Fold(lambda x: 0, lambda c, x, w, y: 1)}, options=tw.Options(chunk=10)
+        )
+    assert float(run.state) == 1.0 and not run.state.weak_type
+    assert sum("compilation of jit(advance)" in line for line in caplog.messages) == 1
+
+
 def test_many_states_are_stacked_at_once_and_to_the_types_of_a_few():
     """100,000 small states: one program with an operand each would take minutes to compile."""
     states = [{"x": np.full(2, i, np.float32), "n": i} for i in range(100_000)]

@@ -448,6 +448,7 @@ def advance(
         carry, buffer = lax.fori_loop(0, count, lambda t, c: step(t, c)[0], carry), None
     else:
         carry, buffer = _recorded(step, carry, process, first, key, count, batch, watch, rows)
+    carry = as_arrays(carry)  # a weak type that the step gave would have the next chunk compiled anew
     return carry, buffer, all_finite(carry.members.state, batch.lead)
 
 

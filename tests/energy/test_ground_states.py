@@ -35,6 +35,13 @@ def test_all_samplers_agree():
             assert abs(float(value) - mean) < 4 * float(value.error), (name, list(map(str, values)))
 
 
+def test_the_walkers_settle_and_are_measured_by_one_program(caplog):
+    """Compiling is most of the time of a short measurement."""
+    with jax.log_compiles():
+        E.measure(E.GaussianState.of(FREE, alpha=1.2), FREE, key=1, walkers=65)
+    assert sum("compilation of jit(advance)" in line for line in caplog.messages) == 1
+
+
 def test_gaussian_calibration():
     """E = M omega (alpha + 1/alpha)/4 with variance M omega^2 (1 - alpha^2)^2/(8 alpha^2)."""
     alpha, omega = 1.4, 0.6

@@ -11,6 +11,7 @@ import pytest
 import thalweg as tw
 from thalweg.knowledge import localize
 from thalweg.knowledge._levels import Parts, correlation, partial_correlation
+from thalweg.knowledge._permutation import shuffle_labels
 
 DIGITS = tw.systems.digits(keep=(1, 7, 6, 8))
 QUICK = {"phase1": 600, "forks": 400, "seeds": 3, "permutations": 99, "key": 0}
@@ -104,6 +105,22 @@ def _first_phase(again, network):
 
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 3)
     return _split(DIGITS.labels, 0.3, generator(key))
+
+
+def test_of_very_many_weights_a_sample_is_tested(found, monkeypatch):
+    """As on MNIST: the same r, and chance from some 600 of the 684 weights."""
+    from thalweg.knowledge import _localize as inside
+
+    seen = []
+    monkeypatch.setattr(inside, "MOST_NUMBERS", 600 * 216)
+    monkeypatch.setattr(inside, "shuffle_labels", lambda ready, *how: seen.append(ready) or _shuffled(ready, *how))
+    _shuffled = shuffle_labels
+    again = localize(MODEL, DIGITS, optimizer=0.05, **(QUICK | {"seeds": 1}))
+    np.testing.assert_array_equal(again.r[0], found.r[0])
+    (live,) = seen[-1]
+    assert live.units == 600 * 216 // len(live.rows) < (DIGITS.images.std(0) > 1e-3).sum() * 12
+    spread = [float(one.null_sd.sel(level="live")[0]) for one in (again, found)]  # of 99 shuffles, to 7% each
+    assert abs(spread[0] / spread[1] - 1) < 0.4 and again.p.sel(level="live")[0] > 0
 
 
 def test_estimates_leave_out_what_did_not_learn(found):

@@ -237,6 +237,25 @@ def test_memory_is_told_and_bounded(problem):
         Tally(GROUPS, learner, most_bytes=1000).init(start)
 
 
+@pytest.mark.parametrize(("batch", "every", "units"), [(1, 1, 3), (B, 2, 3), (1, 1, 1100)])
+def test_parameters_in_single_precision_beside_a_rate_in_double(problem, batch, every, units):
+    """A learning rate is kept in double precision; the tallies are as the parameters."""
+    found = []
+    for dtype in (jnp.float32, jnp.float64):
+        model = tw.systems.perceptron((4, units), "tanh", "mse")
+        target = jnp.tile(problem[1][1], (1, units // 3 + 1))[:, :units] if units != 3 else problem[1][1]
+        data, params = jax.tree.map(
+            lambda leaf, dtype=dtype: leaf.astype(dtype), ((problem[1][0], target), model.init(1))
+        )
+        learner = tw.processes.sgd(model.loss, data, 0.1, batch_size=batch)
+        tally = Tally(GROUPS, learner, every=every)
+        found.append(tw.simulate(learner, learner.init(params), 30, key=5, folds={"tally": tally}).folds["tally"])
+    short, long = found
+    assert short.ok and short.absolute["W1"].dtype == jnp.float32 and short.conservation < 1e-5
+    for name, rows in long.absolute.items():
+        np.testing.assert_allclose(short.absolute[name], rows, rtol=1e-3, atol=1e-4 * np.max(rows))
+
+
 @pytest.mark.usefixtures("as_installed")
 def test_refusals(problem):
     model, data, _ = problem

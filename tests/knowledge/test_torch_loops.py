@@ -330,3 +330,114 @@ def test_more_checkpoints_tell_more():
         gains.append(r[1] - r[0])
     error = np.std(gains, ddof=1) / np.sqrt(len(gains))
     assert np.mean(gains) > 3 * error, (gains, error)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+@pytest.mark.parametrize("write", ["data", "in place"])
+def test_weights_that_others_write_to(rule, write):
+    """Clamped after each step, as in a Wasserstein critic: only the optimizer changes are tallied, and checked."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 60), nn.Tanh(), nn.Linear(60, 2)).to(F64)
+    optimizer = sgd(model) if rule == "sgd" else torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
+    tally = Tally(model, optimizer, groups=2)
+    moved = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(40):
+        x, tally.labels = torch.randn(8, 40, generator=draw, dtype=F64), torch.arange(8) % 3 - 1
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model(x).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for name, p in model.named_parameters():
+            moved[name] += p.detach() - before[name]
+            with torch.no_grad():
+                p.data.clamp_(-0.1, 0.1) if write == "data" else p.clamp_(-0.1, 0.1)
+    check_sums(tally, moved)
+
+
+@pytest.mark.parametrize("rule", [sgd, lambda model: torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)])
+def test_clipping_by_value_that_binds_at_times(rule):
+    """Steps whose gradients were clipped entry by entry, among others that were not."""
+    model = made()
+    optimizer = rule(model)
+    tally = Tally(model, optimizer, groups=3)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    data = batches(torch.Generator().manual_seed(1))
+    for step in range(20):
+        i, target, tally.labels = next(data)
+        functional.cross_entropy(model(i).flatten(0, 1), target.flatten()).backward()
+        if step % 7 == 5:
+            nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+        optimizer.step()
+        optimizer.zero_grad()
+    check_sums(tally, {name: p.detach() - start[name] for name, p in model.named_parameters()})
+    assert not tally.refused
+
+
+def test_a_penalty_that_begins_later():
+    """From then on the weight and the gain are left out, and what was kept of the others is not lost."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 60), nn.LayerNorm(60), nn.Linear(60, 2)).to(F64)
+    tally = Tally(model, optimizer := torch.optim.Adam(model.parameters(), 1e-3), groups=2)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    draw = torch.Generator().manual_seed(1)
+    for step in range(12):
+        x, tally.labels = torch.randn(8, 40, generator=draw, dtype=F64), torch.arange(8) % 3 - 1
+        loss = model(x).square().mean()
+        if step >= 5:
+            loss = loss + model[0].weight.square().sum() + model[1].weight.square().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert set(tally.refused) == {"0.weight", "1.weight"}
+    moved = {name: p.detach() - start[name] for name, p in model.named_parameters()}
+    check_sums(tally, moved, but=["0.weight", "1.weight"])
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+def test_kept_steps_are_the_steps(rule, monkeypatch):
+    """Factors that are kept, products at once, and all groups in one product (as on a GPU): the same tables."""
+    found = []
+    for way in ("kept", "at once", "one product"):
+        with monkeypatch.context() as patch:
+            if way != "kept":
+                patch.setattr("thalweg.knowledge.torch._tally.keeps_steps", lambda *given: False)
+            if way == "one product":
+                patch.setattr("thalweg.knowledge.torch._part.in_one_product", lambda array: True)
+            model = made()
+            optimizer = sgd(model) if rule == "sgd" else torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
+            tally, moved = train(model, optimizer, steps=20)
+            check_sums(tally, moved)
+            found.append(tally)
+    for name, rows in found[0].absolute.items():
+        for other in found[1:]:
+            torch.testing.assert_close(other.absolute[name], rows, rtol=1e-9, atol=1e-14)
+            torch.testing.assert_close(other.signed[name], found[0].signed[name], rtol=1e-9, atol=1e-14)
+
+
+def test_attention_by_rows_and_by_groups(monkeypatch):
+    """One backward pass whose rows divide, and one for each group: the same gradients."""
+    import thalweg.knowledge.torch._attention as of
+
+    found = []
+    for masked in (False, True):
+        for by_groups in (False, True):
+            with monkeypatch.context() as patch:
+                if by_groups:
+                    patch.setattr(of, "_by_rows", lambda layer, given, *rest: of._by_groups(layer, (), given, *rest))
+                torch.manual_seed(0)
+                layer = nn.MultiheadAttention(8, 2, batch_first=masked).to(F64)
+                tally = Tally(layer, optimizer := sgd(layer), groups=2)
+                x = torch.randn(6, 6, 8, dtype=F64)
+                hidden = torch.arange(6)[None] >= torch.tensor([6, 5, 4, 6, 3, 6])[:, None]
+                for _ in range(3):
+                    tally.labels = torch.tensor([0, 1, 0, -1, 1, 1])
+                    layer(x, x, x, key_padding_mask=hidden if masked else None)[0].square().mean().backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                assert tally.conservation <= 1e-12 and not tally.refused
+                found.append(tally.absolute)
+    for one, other in (found[:2], found[2:]):
+        for name, rows in one.items():
+            size = rows.abs().max() + 1e-3  # a key's bias has no gradient but rounding
+            torch.testing.assert_close(rows / size, other[name] / size, rtol=1e-9, atol=1e-12)

@@ -134,7 +134,8 @@ def step(tally: Any, old: Probe, carry: Any, state: Any, w: Any, next_state: Any
             change = after[i] - before[i]
             _add(kept, mine, parts, row, change, tally.per)
             continue
-        scale = jnp.reshape(found[i].gradient[0], ())
+        # A rate in double precision moves parameters in single precision in theirs.
+        scale = jnp.reshape(found[i].gradient[0], ()).astype(before[i].dtype)
         x, delta = _factors(layer)
         delta = scale * delta
         at = (carry.seen - 1) % len(before[i]) if large else slice(None)

@@ -21,8 +21,8 @@ class Localization:
       `constant` (weights from inputs that vary in the data, or not), `unit` and `pixel` (means over live weights),
       `interaction` (what is left).
     - `variance[side, part]`: what pixels, units and interaction explain of tally and fork share.
-    - `p[level]`, `null_sd[level]`: the datum permutation test of each network, at the levels biases, unit and live;
-      `p_joint[level]`: of their mean r.
+    - `p[level]`, `null_sd[level]`: the datum permutation test of each network, at the levels biases, unit and live (a
+      random sample of live weights where weights times data exceed 2e7); `p_joint[level]`: of their mean r.
     - `control[name, level]`: the same r with another share in the tally's place: wrong groups; `other_network`, the
       tally against the fork of the next seed; `snapshot`, the gradient at the end of phase 1; `data_only`, the mean
       pixel; `outgoing` weights; `whole_phase`, the tally without a window; `undefined_as_zero`, with 0/0 set to 0 (a

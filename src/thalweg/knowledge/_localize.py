@@ -25,7 +25,7 @@ from thalweg.processes import sgd
 from thalweg.stats._series import as_count, as_numbers, generator
 
 TESTED = ("biases", "unit", "live")
-MOST_NUMBERS = 10**8  # of data x live weights, up to which p of the live weights is computed
+MOST_NUMBERS = 2 * 10**7  # of data x live weights; where there are more, p is that of a sample of the weights
 MOST_ABLATED = 256  # data on which units are ablated
 
 
@@ -369,37 +369,39 @@ def _chance(
     for at, level in enumerate(TESTED):
         ready = []
         for s, (network, one) in enumerate(zip(networks, seen, strict=True)):
-            C = _by_datum(setting, network, one, level)
-            if C is None:
-                reasons.append(f"{level}: more than {MOST_NUMBERS:.0e} numbers")
-                break
-            ready.append(Network(C, one.fork[level].ravel(), plan.permutations, rows[s]))
+            ready.append(Network(*_by_datum(setting, network, one, level), plan.permutations, rows[s]))
             alone = Network.__new__(Network)
             alone.__dict__ |= ready[-1].__dict__ | {"rows": np.arange(len(network.first))}
             test = shuffle_labels([alone], g[rows[s]], "correlation", plan.permutations, rng)
             p[s, at], null_sd[s, at] = test.p, test.null_sd
             if not test.ok:
                 reasons.append(f"{level}, seed {s}: {test.message}")
-        chosen = [one for one, good in zip(ready, trained, strict=False) if good]
-        if len(ready) == count and chosen:
+        chosen = [one for one, good in zip(ready, trained, strict=True) if good]
+        if chosen:
             test = shuffle_labels(chosen, g, "correlation", plan.permutations, rng)
             joint[at] = test.p
     return p, null_sd, joint, "; ".join(reasons)
 
 
-def _by_datum(setting: _Setting, network: _Trained, one: _Seen, level: str) -> Any:
-    """How far each datum moved each bias, unit or live weight, in the proportions that enter its share."""
+def _by_datum(setting: _Setting, network: _Trained, one: _Seen, level: str) -> tuple[np.ndarray, np.ndarray]:
+    """How far each datum moved each bias, unit or live weight, in the proportions that enter its share; its fork share.
+
+    Of very many weights times data a random sample of weights is taken: its p holds as well.
+    """
     moved = np.where(one.defined, network.inside, 0.0)
     if level == "biases":
-        return network.inside
+        return network.inside, one.fork[level]
     x = np.where(one.live, np.abs(setting.x[network.first]), 0.0)
     with np.errstate(divide="ignore"):
         inverse = np.where(one.total > 0, 1 / one.total, 0.0)
     if level == "unit":  # the mean over live weights of shares that each sum to 1
-        return moved * (x @ inverse)
-    if len(x) * one.total.size > MOST_NUMBERS:
-        return None
-    return (x[:, :, None] * moved[:, None, :]).reshape(len(x), -1)
+        return moved * (x @ inverse), one.fork[level]
+    pixels, units = np.nonzero(np.isfinite(one.fork[level]))
+    most = MOST_NUMBERS // len(x)
+    if len(units) > most:
+        sample = np.sort(np.random.default_rng(0).choice(len(units), most, replace=False))
+        pixels, units = pixels[sample], units[sample]
+    return x[:, pixels] * moved[:, units], one.fork[level][pixels, units]
 
 
 def _ablations(network: _Trained, one: _Seen) -> list[float]:

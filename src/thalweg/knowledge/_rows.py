@@ -218,12 +218,10 @@ def divide(
             # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
             rate = lambda k: jnp.abs(combined(at_step(k), 0, steepest[k], [0] * len(shares)))  # noqa: E731
             known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
-            none = (most_off < 0).astype(
-                int
-            )  # 0, but the compiler does not know, and so does not do this ahead each time
-            known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0)
+            none = (most_off < 0).astype(int)  # 0; the compiler does not know, and so does not do this ahead each time
+            known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0).astype(known.dtype)
             off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
-            return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)))
+            return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)).astype(most_off.dtype))
 
         worst = off(0, measured.off) if due is True else lax.fori_loop(0, due.astype(int), off, measured.off)
         largest, moved = (

@@ -63,6 +63,9 @@ class Tallied:
         if self.absolute is None:
             raise ValueError('a share needs the absolute tally: make it with kinds=("absolute",) or both')
         rows_a, rows_b = self._rows(a, "a"), self._rows(b, "b")
+        for name, rows, given in (("a", rows_a, a), ("b", rows_b, b)):
+            if len(set(rows)) < len(rows):
+                raise ValueError(f"{name} must name each group once, got {given!r}")
         if set(rows_a) & set(rows_b):
             raise ValueError(f"a and b must have no group in common, got {a!r} and {b!r}")
         at = (slice(None),) * (np.ndim(self.counts) - 1)

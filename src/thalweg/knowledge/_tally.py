@@ -424,7 +424,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
         for (kind, j), leaf in zip(mine, new, strict=True):
             kept[kind][j] = leaf
         measured.append(size)
-    measured.append(_rows.Measured(*jnp.zeros((3,))))
+    measured.append(_rows.Measured(*jnp.zeros((3,), carry.conservation.dtype)))
     off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
     carry = carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},

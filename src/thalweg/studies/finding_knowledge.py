@@ -28,10 +28,26 @@ def run(size: str = "quick", *, seeds: int = 5) -> Outcome:
     figures["leave_one_out"], figures["names"] = figure, _figure_names(names)
     data["leave_one_out"], data["names"] = table, names
     return Outcome(
-        summary=" ".join(f"{claim.id}: {claim.verdict} ({claim.note.split(';')[0]})." for claim in claims),
+        summary=_summary(*claims),
         claims=claims,
         figures=figures,
         data=data,
+    )
+
+
+def _summary(start: Claim, changed: Claim, leave: Claim, named: Claim, conserved: Claim) -> str:
+    """What was found, in a sentence for each claim."""
+    spread, softplus = changed.details["participation"], leave.details["softplus"]
+    names = [sum(column) / 2 for column in zip(named.details["softplus"], named.details["tanh"], strict=True)]
+    return (
+        f"After {start.details['steps']} steps the start carries {start.details['parameters'][0]:.3f} of the variance "
+        f"of the parameters, but the data carry {start.details['outputs'][1]:.2f} of that of the outputs. A patch on "
+        f"one class changes {spread['patch']:.2f} of the units, another order of the same data {spread['order']:.2f}. "
+        f"How far a datum moved a parameter goes with what leaving it out changes, r {softplus['tally'][0]:.2f} of "
+        f"logs, but {softplus['tally'][1]:.2f} when the means of data and of parameters are taken off (influence "
+        f"{softplus['influence'][1]:.2f}). Matched by their updates, units of one network get their right name from "
+        f"another in {names[0]:.2f} of cases, by activations in {names[1]:.2f} (chance {names[3]:.2f}, ceiling "
+        f"{names[4]:.2f}). The groups' parts sum to the change of the parameters to {conserved.measured:.0e}."
     )
 
 
@@ -89,7 +105,7 @@ def _start_or_data(count: int, steps: int) -> Claim:
         of_parameters[0],
         "holds" if ratio > 0.5 else "fails",
         error=_jackknife(np.array(parameters)),
-        note=f"the start carries {of_parameters[0]:.2f} of the variance of the parameters after {steps} steps, the "
+        note=f"the start carries {of_parameters[0]:.3f} of the variance of the parameters after {steps} steps, the "
         f"data {of_parameters[1]:.3f}; but of the outputs on held-out digits the start carries {of_outputs[0]:.2f} "
         f"and the data {of_outputs[1]:.2f}: it holds of the function, not of the parameters; {count} starts by {count} "
         "disjoint data sets, another order in each cell",

@@ -5,6 +5,7 @@ post leaves out: accuracy, chance by shuffling labels over data, wrong groups, t
 pixels and units.
 """
 
+from pathlib import Path
 from typing import Any
 
 from thalweg.studies import Claim, Outcome, Picture
@@ -20,8 +21,8 @@ OTHERS = {
     "sigmoid, squared": ("sigmoid", "mse", 0.1),
     "tanh, squared": ("tanh", "mse", 0.03),
     "softplus, squared": ("softplus", "mse", 0.03),
-    "softplus, entropy": ("softplus", "xent", 0.03),
-    "sigmoid, entropy": ("sigmoid", "xent", 0.03),
+    "softplus, cross-entropy": ("softplus", "xent", 0.03),
+    "sigmoid, cross-entropy": ("sigmoid", "xent", 0.03),
     "GELU, rate .01": ("gelu", "mse", 0.01),
     "GELU, rate .1": ("gelu", "mse", 0.1),
 }
@@ -52,7 +53,7 @@ def run(size: str = "quick", *, path: str = "", seeds: int = 4, permutations: in
     ]
     fields = {"framed": main.to_xarray(), **{_slug(name): found.to_xarray() for name, found in others.items()}}
     return Outcome(
-        summary=f"Framed digits, softplus, squared error, {seeds} networks. {main.verdict}",
+        summary=f"{_images(main)}, softplus, squared error, {seeds} networks. {main.verdict}",
         claims=claims,
         figures={
             "levels": _figure_levels(main),
@@ -70,8 +71,21 @@ def _localize(data: Any, activation: str, loss: str, rate: float, seeds: int, pe
     return tw.knowledge.localize(model, data, optimizer=rate, seeds=seeds, permutations=permutations, key=11)
 
 
+def _pixels(found: Any) -> str:
+    rows, columns = found.to_xarray().attrs["image_shape"]
+    return f"{rows} x {columns}"
+
+
+def _images(found: Any) -> str:
+    """What was looked at; of files the name of their folder, and not where they lie."""
+    source = Path(found.to_xarray().attrs["source"])
+    return (
+        f"Images from {source.parent.name}" if "ubyte" in source.name else "Digits of scikit-learn, framed in 28 x 28"
+    )
+
+
 def _slug(name: str) -> str:
-    return name.lower().replace(", ", "_").replace(" ", "_").replace(".", "")
+    return name.lower().replace(", ", "_").replace(" ", "_").replace("-", "_").replace(".", "")
 
 
 def _facts(found: Any, level: str) -> dict[str, Any]:
@@ -112,7 +126,7 @@ def _weights(main: Any) -> Claim:
         published=0.28,
         note=f"R2 over all weights, mean over networks at accuracy {facts['accuracy']:.3f}; r is positive in {signs} "
         f"of {facts['seeds']}. Border weights are copies of biases; over live weights alone r is "
-        f"{main.estimate('live')}, {TEST} {facts['p_joint']:.3g}. MNIST itself: --set path=FOLDER",
+        f"{main.estimate('live')}, {TEST} {facts['p_joint']:.3g}. {_images(main)}; for MNIST itself: --set path=FOLDER",
         details=facts,
     )
 
@@ -149,8 +163,9 @@ def _levels(main: Any, others: dict[str, Any]) -> Claim:
         R2,
         "holds" if units and R2.value < 0.02 else "fails",
         published="seen",
-        note=f"R2 of what is left of a weight's share below its pixel and its unit; at most {np.nanmax(sound):.2g} in "
-        f"the settings where all networks learned: nothing is localized below units",
+        note=f"R2 of what is left of a weight's share below its pixel and its unit (r {main.estimate('interaction')}); "
+        f"at most {np.nanmax(sound):.2g} in the settings where all networks learned: next to nothing is localized "
+        "below units",
         details={**facts, "variance": {str(p): float(parts.sel(part=p)) for p in parts.part.values}},
     )
 
@@ -187,9 +202,9 @@ def _live(main: Any) -> Any:
 
 
 def _activations(main: Any, others: dict[str, Any]) -> Claim:
-    found = {"softplus, squared, framed": main, **others}
+    found = {f"softplus, squared, {_pixels(main)}": main, **others}
     said = [
-        f"{name}: {one.estimate('unit').value:.2f} (p {float(one.p_joint.sel(level='unit')):.3g}, "
+        f"{name}: {one.estimate('unit').value:.2f} (joint p {float(one.p_joint.sel(level='unit')):.3g}, "
         f"{int(one.trained.sum())} of {one.trained.size} learned)"
         for name, one in found.items()
     ]
@@ -224,7 +239,7 @@ def _window(main: Any) -> Claim:
 
 
 def _history(main: Any, others: dict[str, Any]) -> Claim:
-    entropy = others["softplus, entropy"]
+    entropy = others["softplus, cross-entropy"]
     gain = {
         name: found.mean(found.partial.sel(given="snapshot", level="unit").values)
         for name, found in (("squared", main), ("entropy", entropy))
@@ -241,9 +256,9 @@ def _history(main: Any, others: dict[str, Any]) -> Claim:
         gain["entropy"],
         verdict,
         published="> 0",
-        note=f"partial r over units given the gradient at the end of phase 1, cross-entropy (8 x 8); squared error "
-        f"(framed): {gain['squared']}. The gradient alone: {alone['entropy']} and {alone['squared']}; the tally: "
-        f"{entropy.estimate('unit')} and {main.estimate('unit')}",
+        note=f"partial r over units given the gradient at the end of phase 1, cross-entropy ({_pixels(entropy)}); "
+        f"squared error ({_pixels(main)}): {gain['squared']}. The gradient alone: {alone['entropy']} and "
+        f"{alone['squared']}; the tally: {entropy.estimate('unit')} and {main.estimate('unit')}",
         details={"entropy": _facts(entropy, "unit"), **_facts(main, "unit")},
     )
 
@@ -268,7 +283,8 @@ def _broken(others: dict[str, Any]) -> Claim:
         float(np.nanmean(measured)),
         "holds" if higher and traps else "holds in kind" if higher or traps else "not decidable here",
         error=float(np.nanstd(measured, ddof=1) / len(measured) ** 0.5) if len(measured) > 1 else None,
-        note=f"R2 of weights, GELU at rate .1: accuracies {_list(broken.accuracy)}, R2 {_list(R2)}; at rate .01 "
+        note=f"R2 of weights, mean over networks that did not learn. GELU at rate .1: accuracies "
+        f"{_list(broken.accuracy)}, R2 {_list(R2)}; at rate .01 "
         f"(accuracy {float(sound.accuracy.where(sound.trained).mean()):.2f}) {good}. ReLU: setting the shares of "
         f"{_list(relu.undefined)} dead units to 0 turns R2 {_list(plain)} into {_list(zeroed)}",
         details=_facts(sound, "weights"),
@@ -280,7 +296,7 @@ def _list(values: Any) -> str:
 
 
 def _function(main: Any, others: dict[str, Any]) -> Claim:
-    entropy = others["softplus, entropy"]
+    entropy = others["softplus, cross-entropy"]
     tally = main.mean(main.ablation.sel(name="tally").values)
     snapshot = main.mean(main.ablation.sel(name="snapshot").values)
     partial = main.mean(main.ablation.sel(name="partial").values)
@@ -291,7 +307,7 @@ def _function(main: Any, others: dict[str, Any]) -> Claim:
         partial,
         "holds" if partial.value > 2 * partial.error and partial.value > 0.5 * tally.value else "fails",
         note=f"partial r given the gradient; plain r {tally}, but the last gradient alone {snapshot}. Cross-entropy "
-        f"(8 x 8): {entropy.mean(entropy.ablation.sel(name='tally').values)}",
+        f"({_pixels(entropy)}): {entropy.mean(entropy.ablation.sel(name='tally').values)}",
         details=_facts(main, "unit"),
     )
 
@@ -320,7 +336,11 @@ def _figure_levels(main: Any) -> Picture:
         axes.set_xticks(np.arange(len(levels)), levels)
         axes.set(ylabel="r with the fork share")
         axes.legend(fontsize=9)
-    return Picture(figure, "Correlation with the fork share at each level, mean over networks with one standard error.")
+    return Picture(
+        figure,
+        "Correlation with the fork share, mean over networks with one standard error. Live weights read pixels that "
+        "vary, constant ones read the border; unit and pixel are means over live weights, interaction is what is left.",
+    )
 
 
 def _figure_heat(main: Any) -> Picture:
@@ -347,7 +367,7 @@ def _figure_others(main: Any, others: dict[str, Any]) -> Picture:
 
     import thalweg as tw
 
-    found = {"softplus, squared, framed": main, **others}
+    found = {f"softplus, squared, {_pixels(main)}": main, **others}
     with tw.plot.style():
         figure, axes = plt.subplots(figsize=(7.5, 4.2))
         for n, one in enumerate(found.values()):

@@ -23,7 +23,7 @@ METHODS = {
     "ablation": "ablation",
     "influence": "influence function",
 }
-_OUTCOMES = {"loses": "fails", "is not shown to be ahead": "not decidable here", "wins": "holds"}
+_OUTCOMES = {"loses": "fails", "is level within the error": "not decidable here", "wins": "holds"}
 SYSTEMS = {"routing": "gradient routing", "subnetwork": "masked sub-network", "head": "one head of a transformer"}
 
 
@@ -146,14 +146,15 @@ def _headline(main: Any, claims: list[Claim]) -> str:
     order = sorted(METHODS, key=lambda method: -float(means.sel(score=method)))
     rival = next(method for method in order if "tally" not in method)
     counts = {word: sum(c.verdict == verdict for c in claims) for word, verdict in _OUTCOMES.items()}
-    told = ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
+    told = " and ".join(f"{word} in {count}" for word, count in counts.items() if count)
     each = "; ".join(
         f"{SYSTEMS[kind]} {float(part.sel(score='tally')):.2f} against {float(part.sel(score=rival)):.2f}"
         for kind, part in ((kind, main.auroc.sel(system=kind).mean("seed")) for kind in SYSTEMS)
     )
     first = (
-        f"Of three systems with planted knowledge the tally {told}, beside the best method that sees the trained "
-        f"network only. AUROC of tally and {METHODS[rival]}: {each}."
+        f"Of three systems with planted knowledge the tally {told}, against the best method that sees the trained "
+        f"network only. AUROC (the odds to put a unit of the region before another) of tally and {METHODS[rival]}: "
+        f"{each}."
     )
     rest = ", ".join(f"{METHODS[m]} {float(means.sel(score=m)):.2f}" for m in order if m not in (rival, "tally"))
     costs = main.seconds.mean("system")

@@ -43,8 +43,9 @@ class Perceptron(eqx.Module):
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(self.sizes), start=1):
             scale = jnp.sqrt(2 / fan_in)
             params[f"W{layer}"] = scale * jax.random.normal(keys[2 * layer], (fan_in, fan_out))
-            drawn = scale * jax.random.normal(keys[2 * layer + 1], (fan_out,))
-            params[f"b{layer}"] = drawn if self.bias == "he" else jnp.zeros(fan_out)
+            params[f"b{layer}"] = jnp.zeros(fan_out)
+            if self.bias == "he":
+                params[f"b{layer}"] = scale * jax.random.normal(keys[2 * layer + 1], (fan_out,))
         return params
 
     def loss(self, params: dict[str, Array], datum: tuple[Any, Any]) -> Float[Array, ""]:

@@ -153,7 +153,12 @@ def _routed_heads(params: Any, datum: Any) -> Any:
 
 def _start(key: Any) -> dict[str, Array]:
     """Fresh parameters: embeddings, and query, key, value and output of each head."""
-    keys = jax.random.split(as_key(key), 7)
+    return _drawn(as_key(key))
+
+
+@jax.jit  # one program, where every shape would be another
+def _drawn(key: Any) -> dict[str, Array]:
+    keys = jax.random.split(key, 7)
     narrow = WIDTH // HEADS * 2
     shapes = {
         "tokens": (TOKENS + 2, WIDTH),

@@ -55,7 +55,7 @@ def wavefunction_sampler(
     check_truth(adapt, "adapt")
     method = check_method(method, psi, METHODS)
 
-    step = _Sample(psi, jnp.asarray(0.5 if adapt else 0.0), method)
+    step = _Sample(psi, jnp.asarray(0.5 if adapt else 0.0, float), method)  # no weak type: `measure` changes it
     return Process(step, move_noise(psi, method, walkers, moves), _Init(walkers, psi.coordinates), smooth=False)
 
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from thalweg.knowledge._tallied import summed
+from thalweg.knowledge.torch._block import unexplained
 from thalweg.knowledge.torch._clipping import Factor
 from thalweg.knowledge.torch._layers import wide
-from thalweg.knowledge.torch._log import unexplained
 from thalweg.knowledge.torch._part import Part, total
 from thalweg.knowledge.torch._rules import Rule
 
@@ -22,7 +22,6 @@ def divide(
     largest entry of any gradient, `eps` the rounding of the gradients.
     """
     before = part.before
-    assert before is not None
     plain = not memory and not rule.decays and rule.scale is None and isinstance(factor, float)
     if plain and part.per == "parameter":
         scale = factor * rule.sign * rule.direct
@@ -30,6 +29,8 @@ def divide(
     else:
         rows, weight = _rows(part, rule, factor, memory, before)
         size, change = _add(part, rows, weight)
+    if before is None:  # not foreseen, and so there is nothing to compare with
+        return torch.zeros_like(moved := change.abs_().max()), size.max(), moved
     reach = rule.reach * sharp if rule.scale is None else rule.scale * (rule.reach * sharp)
     known = torch.maximum(before.abs(), after.abs()).mul_(torch.finfo(change.dtype).eps)
     off = unexplained((after - before).sub_(change), size, known, reach, eps)
@@ -57,11 +58,11 @@ def _take(momenta: Tensor, gradients: Tensor, intake: float | Tensor) -> None:
         momenta.add_(gradients, alpha=intake)
 
 
-def _rows(part: Part, rule: Rule, factor: Factor, memory: bool, before: Tensor) -> tuple[Tensor, float]:
+def _rows(part: Part, rule: Rule, factor: Factor, memory: bool, before: Tensor | None) -> tuple[Tensor, float]:
     """The groups' parts of a step (G + 1, *shape), and the number they are still to be multiplied with."""
     part.settle()
     gradients = part.gradients * (factor * rule.sign)
-    if rule.pull:
+    if rule.pull and before is not None:
         gradients[-1].add_(before, alpha=rule.pull)
     if not memory:
         rows, weight = gradients, rule.direct
@@ -80,7 +81,7 @@ def _rows(part: Part, rule: Rule, factor: Factor, memory: bool, before: Tensor) 
             rows = torch.mul(momenta, rule.scale, out=gradients)
         else:
             rows = gradients.copy_(momenta)
-    if rule.rest and weight:
+    if rule.rest and weight and before is not None:
         rows[-1].add_(before, alpha=rule.rest / weight)
     return rows, weight
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from thalweg.knowledge._tallied import summed
+from thalweg.knowledge.torch import _block as block
 from thalweg.knowledge.torch._layers import wide
 from thalweg.knowledge.torch._log import Log
 from thalweg.knowledge.torch._rows import Parts
@@ -22,6 +23,7 @@ class Part:
         self, name: str, parameter: Tensor, groups: int, kinds: tuple[str, ...], per: str, stride: int, transposed: bool
     ):
         self.name, self.parameter, self.groups, self.kinds, self.stride = name, parameter, groups, kinds, stride
+        self.members: list[Part] = [self]
         self.per = per  # modules are summed over their parameters in the end
         self.transposed = transposed  # (inputs, units)
         self.units = 1 if transposed else 0  # the axis of units
@@ -39,7 +41,7 @@ class Part:
         shape = tuple(summed(self._like(), self.per, 0, self.units).shape)
         like = self._like()
         self.kept = {kind: like.new_zeros((self.groups + 1, *shape)) for kind in self.kinds}
-        self.log = Log(self.groups, like, self.per, self.units) if logged else None
+        self.log = Log(self.groups, like) if logged else None
 
     # --- Shapes ---
 
@@ -87,6 +89,13 @@ class Part:
             self.momenta[:-1].mul_(self.fade)
             self.fade = 1.0
 
+    def forget(self) -> None:
+        """The pass that is going on, the steps that are kept, and the momenta."""
+        self.momenta, self.fade = None, 1.0
+        self.filled.clear()
+        if self.log is not None:
+            self.log = Log(self.groups, self.log.like)
+
     def begin(self, first: bool) -> None:
         """A backward pass comes to the parameter; `first` since its gradient was set to zero."""
         if first:
@@ -132,7 +141,7 @@ class Part:
 
     def _multiply(self, parts: Parts, left: Tensor, right: Tensor) -> None:
         rows = self.gradients
-        where = parts.padding(left.device) if left.is_cuda else None
+        where = parts.padding(left.device) if in_one_product(left) else None
         if where is not None:  # one call for all groups
             here = range(parts[0][0], parts[-1][0] + 1)
             fresh = self.filled.isdisjoint(here)
@@ -179,10 +188,32 @@ class Part:
         else:
             self.before.copy_(now)
 
-    def flush(self, eps: float) -> tuple[Tensor, ...]:
-        """Add the steps of the log to the tables."""
+    def drop_before(self) -> None:
+        """A step that does not need the parameter as it was."""
+        self.before = None
+
+    def give_before(self) -> Tensor | None:
+        """The parameter as it was before this step, to be kept by others."""
+        before, self.before = self.before, None
+        return before
+
+    def rows_to_keep(self) -> Tensor | None:
+        """The gradients by group, where a log keeps them and not their factors."""
+        return None
+
+    def flush(self, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the steps of the log to the tables.
+
+        Gives how far the parts are from the change, the largest sum of their sizes, and the largest change.
+        """
         assert self.log is not None
-        return self.log.add_to(self.kept, self.momenta, self.now, eps)
+        steps, change = self.log.take(self.now)
+        return block.add(steps, self.kept, self.momenta, change, self.now, eps, self.per, self.units)
+
+
+def in_one_product(array: Tensor) -> bool:
+    """Whether the products of all groups are made in one call: on a GPU."""
+    return array.is_cuda
 
 
 def total(rows: Tensor) -> Tensor:

@@ -94,9 +94,9 @@ def _steps_from_here(model: nn.Module, optimizer: Any, tally: Tally, batches: An
             raise ValueError("loss must give a single number: pass loss=, a function of (model, batch)")
         value.backward()
         optimizer.step()
+        tally.forget_momenta()  # the checkpoint's own
         model.load_state_dict(weights)
         optimizer.load_state_dict(memory)
-        tally.forget_momenta()  # the checkpoint's own
         count += 1
     if not count:
         raise ValueError("batches must hold at least one pair (batch, labels) for every checkpoint, got none")

@@ -31,6 +31,11 @@ class Rule(NamedTuple):
         return bool(self.rest or self.pull)
 
     @property
+    def scales_intake(self) -> bool:
+        """Whether the momentum holds scaled gradients."""
+        return isinstance(self.intake, Tensor)
+
+    @property
     def reach(self) -> Any:
         """How far a gradient of one moves an entry, before `scale`."""
         return abs(self.lead) * self.intake + abs(self.direct)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from thalweg.knowledge.torch._account import TOLERANCES, Account
-from thalweg.knowledge.torch._log import Log
 from thalweg.knowledge.torch._part import Part
 
 
 def saved(account: Account) -> dict[str, Any]:
     """All that the tally needs to go on."""
     account.flush()
+    account.settle()
     parts = account.parts
     for part in parts.values():
         part.spill()
@@ -44,23 +44,24 @@ def load(account: Account, state: dict[str, Any]) -> None:
                 raise ValueError(f"state must be of a tally of the same model, groups, kinds and per: {kind} differs")
     for part in account.parts.values():
         _load_part(part, state)
+    for bundle in account.bundles:
+        bundle.forget()
     account.notes = set(state["notes"])
     account.counts, account.visits = state["counts"].cpu().clone(), state["visits"].cpu().clone()
     account.seen, account.tallied, account.off, account.cancelling = state["numbers"]
-    account.pending = []
+    account.offs, account.ratios, account.sizes, account.moves = [], [], [], []
     account.precision = next(kind for kind in TOLERANCES if str(kind) == state["precision"])
 
 
 def _load_part(part: Part, state: dict[str, Any]) -> None:
     name = part.name
+    part.forget()
     # Into the tables that are there: they may be slices of larger ones.
     for kind, table in part.kept.items():
         table.copy_(state["kept"][kind][name])
-    part.momenta, part.fade, part.filled = None, state["fades"].get(name, 1.0), set()
+    part.fade = state["fades"].get(name, 1.0)
     if name in state["momenta"]:
         part.start_momenta().copy_(state["momenta"][name])
     if name in state["gradients"]:
         part.gradients.copy_(state["gradients"][name])
         part.filled.update(range(part.groups + 1))
-    if part.log is not None:
-        part.log = Log(part.groups, part.log.like, part.per, part.units)

@@ -11,6 +11,7 @@ from thalweg.knowledge.torch._bundle import Bundle
 from thalweg.knowledge.torch._clipping import Factor, factors, steepest
 from thalweg.knowledge.torch._dividing import divide, pass_by
 from thalweg.knowledge.torch._listening import Listener
+from thalweg.knowledge.torch._log import full
 from thalweg.knowledge.torch._part import Part
 from thalweg.knowledge.torch._rules import RULES, Rule, memory_name
 
@@ -23,11 +24,10 @@ class Stepper:
         account: Account,
         optimizer: Any,
         listener: Listener,
-        bundles: list[Bundle],
         parallel: bool,
         where: Callable[[str], bool] | None,
     ):
-        self._account, self._optimizer, self._listener, self._bundles = account, optimizer, listener, bundles
+        self._account, self._optimizer, self._listener = account, optimizer, listener
         self._parallel, self._where = parallel, where
         self._fresh: set[str] = set()  # parameters whose momentum begins with this step
 
@@ -49,9 +49,7 @@ class Stepper:
     def _bundled(self, moved: list[tuple[dict, Part]]) -> list[tuple[dict, Part]]:
         """Bundles in place of their members, where all of them are there."""
         group_of = {part.name: group for group, part in moved}
-        # One that is left out would spoil the others.
-        self._bundles = [one for one in self._bundles if all(part.name in self._account.parts for part in one.members)]
-        whole = [one for one in self._bundles if all(part.name in group_of for part in one.members)]
+        whole = [one for one in self._account.bundles if all(part.name in group_of for part in one.members)]
         inside = {part.name for one in whole for part in one.members}
         alone = [(group, part) for group, part in moved if part.name not in inside]
         return [*((group_of[one.members[0].name], one) for one in whole), *alone]
@@ -70,8 +68,15 @@ class Stepper:
                 elif part.momenta is None:
                     part.start_momenta()[-1] = part.view(momentum)
         for group, part in self._bundled(tallied):
-            if due or (group.get("weight_decay") and memory_name(optimizer, group)):
-                part.keep_before()
+            log, decays = part.log, bool(group.get("weight_decay"))
+            if log is not None and log.open is not None and due:
+                log.prepare(part.now)
+                keep = decays
+            else:
+                keep = due or (decays and bool(memory_name(optimizer, group)))
+                if log is not None:
+                    log.pause(part.now)
+            part.keep_before() if keep else part.drop_before()
 
     @torch.no_grad()
     def _after_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
@@ -101,47 +106,38 @@ class Stepper:
     def _pass_by(self, moved: list[tuple[dict, Part]]) -> None:
         """Momenta go on in steps that are not tallied."""
         counts = self._step_numbers(moved)
+        if moved:
+            self._account.flush()
         for group, part in moved:
-            self._flush(part)
             pass_by(part, self._rule(group, part, counts))
 
     def _divide(self, moved: list[tuple[dict, Part]], found: dict[str, Factor], counts: dict[str, float]) -> None:
         account = self._account
         sharp = steepest([part for _, part in moved], found)
-        closed: list[Part] = []
-        off: list[Tensor] = []
-        largest: list[Tensor] = []
-        moves: list[Tensor] = []
         for group, part in self._alike(moved, found, counts):
-            rule, after = self._rule(group, part, counts), part.now
-            factor = found[part.members[0].name if isinstance(part, Bundle) else part.name]
+            rule, factor = self._rule(group, part, counts), found[part.members[0].name]
             memory, log = bool(memory_name(self._optimizer, group)), part.log
-            whole = isinstance(factor, float) and isinstance(rule.intake, float)
-            if log is not None and log.open is not None and whole:
+            if log is not None and log.open is not None and isinstance(factor, float) and not rule.scales_intake:
                 if memory:
                     part.start_momenta()
                     part.catch_up()
-                assert part.before is not None
-                moves.append(log.close(rule, factor, part.before, after, sharp))  # type: ignore[arg-type]
-                if rule.decays:
-                    part.before = None  # it is the log's now
-                closed.append(part)
-                continue
-            self._flush(part)
-            part.spill()
-            one = divide(part, rule, factor, memory, after, sharp, account.eps)
-            for column, number in zip((off, largest, moves), one, strict=True):
-                column.append(number)
+                before = part.give_before() if rule.decays else None
+                log.close(rule, factor, before, part.now, sharp, part.rows_to_keep())
+            else:
+                if log is not None:
+                    part.before = part.before if log.start is None or log.steps else log.start
+                    log.lose()
+                    account.flush()
+                    part.spill()
+                off, size, moves = divide(part, rule, factor, memory, part.now, sharp, account.eps)
+                account.offs.append(off)
+                account.sizes.append(size)
+                account.moves.append(moves)
         account.tallied += 1
-        furthest = _most(moves)
-        if off:
-            account.note(_most(off), torch.where(furthest > 0, _most(largest) / furthest, 1.0))
-        far = float(furthest) if closed else 0.0
-        for part in closed:
-            assert part.log is not None
-            part.log.far += far
-            if part.log.full:
-                self._flush(part)
+        every = (*account.parts.values(), *account.bundles)
+        logs = [part.log for part in every if part.log is not None and part.log.steps]
+        if not logs or full(logs):
+            account.flush()
 
     def _alike(
         self, moved: list[tuple[dict, Part]], found: dict[str, Factor], counts: dict[str, float]
@@ -154,6 +150,9 @@ class Stepper:
                     id(factor) if isinstance(factor := found[one.name], Tensor) else factor for one in part.members
                 }
                 if len(alike) > 1 or len(multiplied) > 1:
+                    if part.log is not None:
+                        part.log.lose()
+                    self._account.flush()
                     yield from ((group, one) for one in part.members)
                     continue
             yield group, part
@@ -165,7 +164,7 @@ class Stepper:
         return dict(zip(found, gathered(found.values()), strict=True))
 
     def _rule(self, group: dict, part: Part, counts: dict[str, float]) -> Rule:
-        members = part.members if isinstance(part, Bundle) else [part]
+        members = part.members
         states = [self._state(one, counts) for one in members]
         state = part.joined_state(states) if isinstance(part, Bundle) else states[0]
         return RULES[type(self._optimizer)](group, state, members[0].name in self._fresh)
@@ -177,10 +176,6 @@ class Stepper:
             for key, value in self._optimizer.state.get(p, {}).items()
         }
         return state | {"step": counts[part.name]} if part.name in counts else state
-
-    def _flush(self, part: Part) -> None:
-        if part.log is not None and part.log.steps:
-            self._account.note(*part.flush(self._account.eps))
 
     def _refuse_newcomers(self) -> None:
         """Parameters that train now, and did not when the tally was made."""
@@ -207,8 +202,3 @@ class Stepper:
         visits = self._account.visits.to(moved[0][1].parameter.device if moved else "cpu")
         torch.distributed.all_reduce(visits)
         self._account.visits = visits.cpu()
-
-
-def _most(numbers: list[Tensor]) -> Tensor:
-    """The largest of numbers on one device or several."""
-    return torch.stack([number.to(numbers[0].device, torch.float64) for number in numbers]).max()

@@ -10,7 +10,7 @@ from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied
 from thalweg.knowledge.torch._account import TOLERANCES, Account
 from thalweg.knowledge.torch._bundle import bundles
 from thalweg.knowledge.torch._listening import Listener
-from thalweg.knowledge.torch._log import LARGE
+from thalweg.knowledge.torch._log import keeps_steps
 from thalweg.knowledge.torch._memory import bytes_of, check_kinds
 from thalweg.knowledge.torch._part import Part
 from thalweg.knowledge.torch._rules import check_optimizer, has_momentum
@@ -111,12 +111,11 @@ class Tally:
                 'one of the kinds, fewer groups, a part (where=..., stride=...), or sums (per="unit"), or allow more'
             )
         for part in parts.values():
-            p = part.parameter
-            # A GPU divides a step at once: its memory is quick, and many small calls are slow.
-            part.open_tables(p.ndim == 2 and p.numel() >= LARGE and not p.is_cuda and not parallel)
+            part.open_tables(keeps_steps(part.parameter, parallel))
         self._account.parts = parts
-        joined = bundles(self.optimizer, parts, self._listener.names, has_momentum(self.optimizer))
-        stepper = Stepper(self._account, self.optimizer, self._listener, joined, parallel, where)
+        momentum = has_momentum(self.optimizer)
+        self._account.bundles = bundles(self.optimizer, parts, self._listener.names, momentum, parallel)
+        stepper = Stepper(self._account, self.optimizer, self._listener, parallel, where)
         self._handles += stepper.attach()
 
     @property
@@ -173,18 +172,21 @@ class Tally:
     def conservation(self) -> float:
         """How far the parts were from the change, at most; see `Tallied`."""
         self._account.flush()
+        self._account.settle()
         return self._account.off
 
     @property
     def cancellation(self) -> float:
         """How much larger than the change the parts were, at most; see `Tallied`."""
         self._account.flush()
+        self._account.settle()
         return self._account.cancelling
 
     def result(self) -> Tallied:
         """The tallies so far, labelled, as those of `tw.knowledge.Tally`."""
         account = self._account
         account.flush()
+        account.settle()
         parts = account.parts
         kept = {kind: {name: part.kept[kind].cpu() for name, part in parts.items()} for kind in self.kinds}
         found = Tallied(

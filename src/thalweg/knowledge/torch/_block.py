@@ -82,8 +82,10 @@ def add_rows(
     change: Tensor | None,
     after: Tensor,
     eps: float,
+    per: str = "parameter",
+    units: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for vectors, of which the gradients by group were kept: all groups at once."""
+    """The same for small parameters, of which the gradients by group were kept: all groups at once."""
     rows, weights = torch.stack([step.rows for step in steps if step.rows is not None]), []
     for one, (rule, factor, _, _, before, _) in zip(rows, steps, strict=True):
         weight, sign = rule.direct, factor * rule.sign
@@ -108,7 +110,7 @@ def add_rows(
     moved = (scales.abs_() @ flat.abs_()).view(rows.shape[1:])
     for kind, part in (("signed", signed), ("absolute", moved)):
         if kind in tables:
-            tables[kind] += part
+            tables[kind] += summed(part, per, 1, units)
     total = signed.sum(0)
     went = total if change is None else change
     fine = torch.finfo(rows.dtype).eps * len(steps)

@@ -10,7 +10,7 @@ from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied
 from thalweg.knowledge.torch._account import TOLERANCES, Account
 from thalweg.knowledge.torch._bundle import bundles
 from thalweg.knowledge.torch._listening import Listener
-from thalweg.knowledge.torch._log import keeps_steps
+from thalweg.knowledge.torch._log import kept_as
 from thalweg.knowledge.torch._memory import bytes_of, check_kinds
 from thalweg.knowledge.torch._part import Part
 from thalweg.knowledge.torch._rules import check_optimizer, has_momentum
@@ -111,7 +111,7 @@ class Tally:
                 'one of the kinds, fewer groups, a part (where=..., stride=...), or sums (per="unit"), or allow more'
             )
         for part in parts.values():
-            part.open_tables(keeps_steps(part.parameter, parallel))
+            part.open_tables(kept_as(part.parameter, parallel))
         self._account.parts = parts
         momentum = has_momentum(self.optimizer)
         self._account.bundles = bundles(self.optimizer, parts, self._listener.names, momentum, parallel)

@@ -12,8 +12,8 @@ from thalweg.knowledge.torch._part import Part
 # How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 UNSEEN = (
-    "parameters were written to between steps, or clipped entry by entry, when that was not expected yet: the few steps "
-    "before were not compared with the sum of their parts"
+    "parameters were written to between steps, or clipped entry by entry, when that was not expected yet: the few "
+    "steps before were not compared with the sum of their parts"
 )
 PENDING = 256  # numbers that may wait on a device
 

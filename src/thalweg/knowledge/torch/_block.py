@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.knowledge._tallied import summed
 from thalweg.knowledge.torch._log import Pieces, Step
 
-TILE = 2**20  # numbers, of all steps, that are worked on at a time
+TILE = 1_200_000  # numbers, of all steps, that are worked on at a time
 
 
 class Part(NamedTuple):
@@ -60,7 +60,10 @@ def add(
             here = room[: len(mine), : at.stop - first]
             momentum = None if momenta is None else momenta[group, at]
             for one, made in zip(here.unbind(0), mine, strict=True):
-                _make(one, made, at, momentum)
+                if made.plain:
+                    torch.mm(made.pieces[0][0][at], made.pieces[0][1], out=one)
+                else:
+                    _make(one, made, at, momentum)
             flat = here.view(len(mine), -1)
             torch.mm(weights[group], flat, out=signed.view(1, -1))
             torch.mm(weights[group].abs(), flat.abs_(), out=moved.view(1, -1))
@@ -143,10 +146,6 @@ def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Par
 
 def _make(one: Tensor, part: Part, at: slice, momentum: Tensor | None) -> None:
     """A group's part of a step in a tile, up to its weight; the momentum goes on."""
-    if part.plain:
-        left, right = part.pieces[0]
-        torch.mm(left[at], right, out=one)
-        return
     rule, factor, _, _, before, _ = part.step
     own = before[at] if part.decays and before is not None else None
     sign = factor * rule.sign

@@ -40,7 +40,11 @@ class Tally:
     act as one factor on all groups' parts. Gradients may be accumulated over several backward passes, and averaged
     over the processes of `DistributedDataParallel` (pass the wrapped model). Under autocast the parts sum to the
     change to the rounding of the low precision: `conservation` up to 0.1 for bfloat16 and 0.02 for float16 is
-    accepted.
+    accepted; so it is where a GPU rounds products to TF32.
+
+    The model may be on a GPU, before the tally is made; labels may be on either side, and on the CPU they are quicker.
+    On a CPU, steps are kept for a while and added to the tables several at a time: whoever asks for a table gets all.
+    Only what the optimizer's own steps changed is tallied, also where something else writes to the parameters.
 
     **Arguments**
 

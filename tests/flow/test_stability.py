@@ -419,3 +419,22 @@ def test_a_step_that_jumps():
     chain = tw.Process(lambda x, w: jnp.where(w < 0.5, x, -x), tw.noise.Choice(2), smooth=False)
     with pytest.raises(ValueError, match="must be smooth"):
         tw.flow.mean_square_stability(chain, 0.0)
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(0.01, 0.9), (0.3, 0.9), (0.3, 0.0)])
+def test_slow_modes_are_told_apart_in_few_steps(rate, momentum, monkeypatch):
+    """Slow modes crowd about 1: an eigensolver on the step itself takes thousands of products to tell them apart."""
+    from thalweg.flow import _per_datum
+
+    x = np.random.default_rng(0).normal(size=(60, 200)) * np.exp(np.random.default_rng(1).normal(size=(60, 1))) / 14
+    products, sandwich = [], _per_datum.Curvatures.sandwich
+    monkeypatch.setattr(_per_datum.Curvatures, "sandwich", lambda self, S: products.append(1) or sandwich(self, S))
+    by = lambda: tw.flow.mean_square_stability(  # noqa: E731
+        learning_rate=rate, factors=x, batch_size=4, momentum=momentum
+    )
+    found, few = by(), len(products)
+    monkeypatch.setattr("thalweg.flow._mean_square.growing_moments", lambda *_: None)
+    assert float(found) == pytest.approx(float(by()), rel=1e-9)
+    assert found.ok and found.error < 1e-9 and few < 600
+    S = found.details["mode"]
+    assert np.trace(S) == pytest.approx(1) and np.linalg.eigvalsh((S + S.T) / 2).min() > -1e-9

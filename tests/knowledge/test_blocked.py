@@ -1,5 +1,7 @@
 """Tallies of batches whose factors are kept for a few steps equal those made step by step from the gradients."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,9 +61,8 @@ def trained():
     other = tw.processes.sgd(loss, data, 1.01 * RATE, batch_size=B, weights=weights)
     folds = {
         "parameter": Tally(GROUPS, learner),
-        "unit": Tally(GROUPS, learner, per="unit", kinds="absolute"),
         "every third": Tally(GROUPS, learner, every=3),
-        "other rate": Tally(GROUPS, other, kinds="absolute", where=lambda p: p["A"]),
+        "other rate": Tally(GROUPS, other, kinds="absolute", where=lambda p: p["A"], per="unit"),
     }
     run = tw.simulate(learner, learner.init(params), STEPS, key=3, folds=folds, record=lambda s, w, n: (s.params, w))
     slopes = gradients(data, weights, *run.record)
@@ -84,9 +85,8 @@ def test_they_equal_the_sums_over_steps(trained):
 
 def test_sums_over_inputs(trained):
     run, _ = trained
-    expected = run.folds["parameter"].per("unit").absolute
-    for name in SHAPES:
-        np.testing.assert_allclose(run.folds["unit"].absolute[name], expected[name], rtol=1e-11, atol=1e-15)
+    expected = 1.01 * run.folds["parameter"].per("unit").absolute["A"]
+    np.testing.assert_allclose(run.folds["other rate"].absolute, expected, rtol=1e-11, atol=1e-15)
 
 
 def test_another_process_is_told(trained):
@@ -110,26 +110,30 @@ def test_momenta_are_carried_through_the_steps_that_are_kept(monkeypatch):
     monkeypatch.setattr(_blocked, "MOST", 2)  # room for several steps, though there are few groups
     rate, decay, first, second, least = 0.01, 0.1, 0.9, 0.999, 1e-8
     learner = tw.processes.sgd(loss, data, optax.adamw(rate, weight_decay=decay), batch_size=B, weights=weights)
-    tally = Tally(GROUPS, learner)
+    folds = {every: Tally(GROUPS, learner, every=every) for every in (1, 3)}
     start = learner.init(params)
-    plan = tally.init(start).blocked.plan
-    assert 0 in plan and 1 in plan and plan.steps > 1 and STEPS % plan.steps
-    found = tw.simulate(learner, start, STEPS, key=3, folds={"t": tally}, record=lambda s, w, n: (s.params, w))
-    parts = gradients(data, weights, *found.record)
-    tallied = found.folds["t"]
-    assert (
-        tallied.ok
-        and tallied.conservation <= 1e-12
-        and tallied.counts.sum() == np.sum((np.asarray(found.record[1]) != 7) & (GROUPS[found.record[1]] >= 0))
+    for every, fold in folds.items():
+        plan = fold.init(start).blocked.plan
+        assert 0 in plan and 1 in plan and plan.steps > 1 and STEPS // every % plan.steps
+    found = tw.simulate(
+        learner, start, STEPS, key=3, folds={str(e): t for e, t in folds.items()}, record=lambda s, w, n: (s.params, w)
     )
-    for name in SHAPES:
+    parts = gradients(data, weights, *found.record)
+    drawn = np.asarray(found.record[1])
+    assert found.folds["1"].counts.sum() == np.sum((drawn != 7) & (GROUPS[drawn] >= 0))
+    for every, name in itertools.product(folds, SHAPES):
+        tallied = found.folds[str(every)]
+        assert tallied.ok and tallied.conservation <= 1e-12
         m, v = np.zeros((4, *SHAPES[name])), np.zeros(SHAPES[name])
-        size, sum_ = np.zeros_like(m), np.zeros_like(m)
+        size, total = np.zeros_like(m), np.zeros_like(m)
         for t, slope in enumerate(parts[name], 1):
-            m = first * m + (1 - first) * slope
+            chosen = t % every == 0
             v = second * v + (1 - second) * slope.sum(0) ** 2
+            # In between, what comes in is nobody's.
+            entered = slope if chosen else np.stack([*np.zeros_like(slope[:3]), slope.sum(0)])
+            m = first * m + (1 - first) * entered
             change = -rate * m / (1 - first**t) / (np.sqrt(v / (1 - second**t)) + least)
             change[3] -= rate * decay * np.asarray(found.record[0][name][t - 1])
-            size, sum_ = size + np.abs(change), sum_ + change
-        np.testing.assert_allclose(tallied.absolute[name], size, rtol=1e-8, atol=1e-14, err_msg=name)
-        np.testing.assert_allclose(tallied.signed[name], sum_, rtol=1e-8, atol=1e-11 * size.max(), err_msg=name)
+            size, total = size + chosen * np.abs(change), total + chosen * change
+        np.testing.assert_allclose(tallied.absolute[name], size, rtol=1e-8, atol=1e-13, err_msg=name)
+        np.testing.assert_allclose(tallied.signed[name], total, rtol=1e-8, atol=1e-11 * size.max(), err_msg=name)

@@ -147,6 +147,14 @@ def test_names_are_carried_over_with_chance_and_ceiling():
         (lambda: profiles(3, (1, 2), "updates"), 'kind must be "update", "activation"'),
         (lambda: profiles(3, (1, 2), "update"), "run_or_data must be a Run (updates are history)"),
         (lambda: profiles(3, (1, DATA), "activation"), "model.hidden must be a function of (params, x), got None"),
+        (
+            lambda: profiles(3, (1, DATA), "gradient", data=(DATA[0][:, :3], DATA[1])),
+            "data must be n inputs of shape (64",
+        ),
+        (
+            lambda: profiles(3, (1, (DATA[0], DATA[1][:5])), "gradient"),
+            "data must be n inputs of shape (64,) and n targ",
+        ),
         (lambda: profiles(3, (1, DATA), "gradient"), "model.loss must be a function of (params, datum), got None"),
         (lambda: name_units(match_units(np.eye(4), np.eye(4)), np.eye(3), np.eye(4), [0, 1, 2]), "small must have a"),
     ],

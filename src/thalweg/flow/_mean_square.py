@@ -14,10 +14,11 @@ from thalweg._noise import Choice
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
 from thalweg.flow._asked import whole
+from thalweg.flow._feedback import growing_moments
 from thalweg.flow._increments import Increments, as_state
 from thalweg.flow._memory import Memory, linearise, plain
 from thalweg.flow._per_datum import Curvatures, common_null_space, curvatures, flatten_like
-from thalweg.flow._perron import perron
+from thalweg.flow._perron import SMALL, perron
 from thalweg.processes._descent import _Descent
 
 MOST_COORDINATES = 1500  # of a process that is no learner: its second moment is a square matrix of this side
@@ -203,20 +204,23 @@ def _in_the_span(
     K, r = len(memory.kick), curved.rank
     M = np.broadcast_to(memory.carry, (r, K, K)).copy()
     M[:, :, 0] += h[:, None] * memory.kick
-    noise = memory.kick[:, None] * memory.kick
+    pushed = memory.kick[:, None] * memory.kick
+
+    def noise(first: np.ndarray) -> np.ndarray:
+        return a * curved.sandwich(first) + (b - 1) * h[:, None] * first * h
 
     def apply(v: np.ndarray) -> np.ndarray:
         S = v.reshape(K, r, K, r)
         moved = np.einsum("jac,cjdk->ajdk", M, S, optimize=True)
         moved = np.einsum("kbd,ajdk->ajbk", M, moved, optimize=True)
         first = S[0, :, 0]
-        fluctuation = a * curved.sandwich(first) + (b - 1) * h[:, None] * first * h
-        return (moved + noise[:, None, :, None] * fluctuation[None, :, None, :]).reshape(-1)
+        return (moved + pushed[:, None, :, None] * noise(first)[None, :, None, :]).reshape(-1)
 
     details: dict[str, Any] = {"frozen": curved.frozen, "offset": offset, "basis": curved.basis, "rank": r}
     if r == 0:
         return Estimate(1.0, 0.0, Status.OK, {**details, "mode": np.zeros((0, 0)), "mean_radius": 1.0})
-    radius, mode, residual = perron(apply, K * r, tol)
+    known = growing_moments(M, memory.kick, noise, tol) if K > 1 and r > SMALL else None
+    radius, mode, residual = perron(apply, K * r, tol, known)
     if K == 1 and curved.basis is not None and len(curved.basis) <= MOST_COORDINATES:
         mode, details["basis"] = curved.basis @ mode @ curved.basis.T, None
     details |= {"mode": mode, "mean_radius": float(np.max(abs(np.linalg.eigvals(M))))}

@@ -5,12 +5,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+SMALL = 12  # a matrix of so many rows has few enough second moments to list the map
 
-def perron(apply: Callable[[np.ndarray], np.ndarray], d: int, tol: float) -> tuple[float, np.ndarray, float]:
+
+def perron(
+    apply: Callable[[np.ndarray], np.ndarray], d: int, tol: float, S: np.ndarray | None = None
+) -> tuple[float, np.ndarray, float]:
     """The radius, the positive semidefinite (d, d) matrix of trace 1 that attains it, and what is left of the equation.
 
     By Krein and Rutman the radius is itself an eigenvalue with a positive eigenmatrix, so that no other eigenvalue has
-    a larger real part.
+    a larger real part. `S`: that matrix, where it is known already.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
@@ -18,7 +22,9 @@ def perron(apply: Callable[[np.ndarray], np.ndarray], d: int, tol: float) -> tup
         S = (S + S.T) / 2
         return S if np.trace(S) >= 0 else -S
 
-    if d <= 12:
+    if S is not None:
+        S = normed(S)
+    elif d <= SMALL:
         matrix = np.stack([apply(e) for e in np.eye(d * d)], axis=1)
         values, vectors = np.linalg.eig(matrix)
         most = np.max(abs(values))

@@ -11,6 +11,7 @@ from thalweg._edge import check_choice, check_number
 from thalweg._process import Process
 from thalweg._results import Estimate, Status
 from thalweg.flow._asked import whole
+from thalweg.flow._feedback import responses
 from thalweg.flow._increments import as_state
 from thalweg.flow._mean_square import ORDERS, as_scale, check_momentum, mixture, read_learner
 from thalweg.flow._per_datum import Curvatures, curvatures
@@ -202,13 +203,9 @@ def pair_response(curvature: Float[np.ndarray, " r"], beta: float) -> Float[np.n
     `a_j(t+1) = (1 + beta - c_j) a_j(t) - beta a_j(t-1)`. The sums Z = (<aa>, <a a'>, <a'a>, <a'a'>), with a' the value
     a step before, solve `Z = kick + M_j (x) M_k Z`; without momentum they are `1 / (1 - (1-c_j)(1-c_k))`.
     """
-    r = len(curvature)
-    M = np.zeros((r, 2, 2))
+    M = np.zeros((len(curvature), 2, 2))
     M[:, 0, 0], M[:, 0, 1], M[:, 1, 0] = 1 + beta - curvature, -beta, 1.0
-    pairs = np.einsum("jab,kcd->jkacbd", M, M).reshape(r, r, 4, 4)
-    kick = np.zeros((r, r, 4, 1))
-    kick[..., 0, 0] = 1.0
-    return np.linalg.solve(np.eye(4) - pairs, kick)[..., 0, 0]
+    return responses(M, np.array([1.0, 0.0]), 1.0)[:, :, 0, 0]
 
 
 def _bounds(curved: Curvatures, mix: tuple[float, float], batch_size: int) -> dict[str, float]:

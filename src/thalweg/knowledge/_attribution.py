@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from thalweg._edge import check_arrays, is_whole, outline, shown
 from thalweg._precision import use_float64
@@ -144,11 +145,15 @@ def as_optimizer(optimizer: Any) -> Any:
 
 
 class Coefficients(NamedTuple):
-    """Of one array of parameters, in one step. Row 0 is the update, row k the k-th memory; see the top of the file."""
+    """Of one array of parameters, in one step. Row 0 is the update, row k the k-th memory; see the top of the file.
+
+    Where it is not `None`, `scale` is what the gradient's and the memories' numbers of row 0 are still to be times.
+    """
 
     gradient: list[Any]
     memory: list[list[Any]]
     rest: list[Any]
+    scale: Any = None
 
 
 class Split(NamedTuple):
@@ -156,7 +161,8 @@ class Split(NamedTuple):
 
     - `memories[i]`: for parameter array i, the leaves that hold its momenta; `scales`: the leaves that set scales.
     - `rests`: whether parameters move without any gradient (decay). - `even`: which of each array's coefficients hold
-      for all of its entries alike; of these there is one number only.
+      for all of its entries alike; of these there is one number only. - `scaled`: whether the update of each array is a
+      sum of gradient and memories, alike in all entries, times a scale.
     """
 
     memories: tuple[tuple[int, ...], ...]
@@ -164,6 +170,7 @@ class Split(NamedTuple):
     clipping: str
     rests: bool
     even: tuple[Coefficients, ...] | None = None
+    scaled: tuple[bool, ...] = ()
 
     @property
     def remembers(self) -> bool:
@@ -279,7 +286,35 @@ class Split(NamedTuple):
         ]
         if self.even is None:
             return found
-        return jax.tree.map(lambda even, leaf: _first(leaf) if even else leaf, list(self.even), found)
+        found = jax.tree.map(lambda even, leaf: _first(leaf) if even else leaf, list(self.even), found)
+        if not any(self.scaled):
+            return found
+        alike = self._alike(update, before, params, e)
+        return [
+            c._replace(
+                gradient=[one.gradient[0], *c.gradient[1:]], memory=[one.memory[0], *c.memory[1:]], scale=c.gradient[0]
+            )
+            if scaled
+            else c
+            for c, one, scaled in zip(found, alike, self.scaled, strict=True)
+        ]
+
+    def _alike(self, update: Update, before: Any, params: Any, e: float) -> list[Coefficients]:
+        """The numbers of row 0 as multiples of the gradient's, found at scales of 1; they are those at any scale."""
+        leaves, structure = jax.tree.flatten(self._first(before))
+        leaves = [jnp.ones_like(leaf) if at in self.scales else leaf for at, leaf in enumerate(leaves)]
+        seen = jax.tree.unflatten(structure, leaves)
+        found = self._replace(even=None).linear(update, seen, seen, jax.tree.map(_first, params), e)
+
+        def over(number: Any, unit: Any) -> Any:
+            return jnp.where(unit == 0, 0, number / jnp.where(unit == 0, 1, unit))
+
+        return [
+            c._replace(
+                gradient=[over(c.gradient[0], c.gradient[0])], memory=[[over(b, c.gradient[0]) for b in c.memory[0]]]
+            )
+            for c in found
+        ]
 
     def _clipped(self, found: list[Coefficients], gradient: list, updated: list, before: list, after: list) -> list:
         """With the factor that the step was scaled by, on the side where it acts."""
@@ -298,10 +333,10 @@ class Split(NamedTuple):
         if side == "in":
             return [c._replace(gradient=[f * a for a in c.gradient]) for c, f in zip(found, factors, strict=True)]
         return [
-            Coefficients(
-                [f * c.gradient[0], *c.gradient[1:]],
-                [[f * b for b in c.memory[0]], *c.memory[1:]],
-                [f * c.rest[0], *c.rest[1:]],
+            c._replace(
+                gradient=[f * c.gradient[0], *c.gradient[1:]],
+                memory=[[f * b for b in c.memory[0]], *c.memory[1:]],
+                rest=[f * c.rest[0], *c.rest[1:]],
             )
             for c, f in zip(found, factors, strict=True)
         ]
@@ -316,7 +351,23 @@ def combined(c: Coefficients, row: int, gradient: Any, memories: Sequence[Any]) 
     out = c.gradient[row] * gradient
     for b, m in zip(c.memory[row], memories, strict=True):
         out = out + b * m
-    return out
+    return out if row or c.scale is None else c.scale * out
+
+
+def since(c: Coefficients, falls: list[list[Any]], now: list[Any], then: list[Any]) -> Coefficients:
+    """The coefficients of a step for momenta as they were at some earlier step, `then`, and not as they are `now`.
+
+    `falls[k][i]`: what is left in momentum k of what momentum i was then. What has entered since is nobody's.
+    """
+    left = [sum(f * m for f, m in zip(line, then, strict=True)) for line in falls]
+    entered = [m - old for m, old in zip(now, left, strict=True)]
+    return c._replace(
+        memory=[
+            [sum(b * line[i] for b, line in zip(row, falls, strict=True)) for i in range(len(falls))]
+            for row in c.memory
+        ],
+        rest=[rest + combined(c, row, 0, entered) for row, rest in enumerate(c.rest)],
+    )
 
 
 def _factors(pairs: list[tuple[Any, Any]], reach: str) -> list[Any]:
@@ -361,7 +412,8 @@ def _split_of(optimizer: Any, structure: Any, kinds: tuple) -> Split:
         for clipping in CLIPPINGS:
             split = Split(memories, scales, clipping, True)
             if rehearsal.conserves(split):
-                return split._replace(rests=rehearsal.decays(split), even=rehearsal.even(split))
+                split = split._replace(rests=rehearsal.decays(split), even=rehearsal.even(split))
+                return split._replace(scaled=rehearsal.scaled(split))
     low = [leaf.dtype for leaf in jax.tree.leaves(rehearsal.start) if np.ndim(leaf) and leaf.dtype.itemsize < 8]
     if low:
         raise ValueError(
@@ -428,11 +480,38 @@ class _Rehearsal:
         return any(np.any(rest != 0) for c in found for rest in c.rest)
 
     def even(self, split: Split) -> tuple[Coefficients, ...]:
-        """Which coefficients are the same in all entries of an array, after a step that made their scales differ."""
-        before, gradient = self.start, jax.tree.map(lambda leaf: leaf[0], self.gradients[2])
-        after = self.update(gradient, before, self.params)[1]
-        found = split.linear(self.update, before, after, self.params, 2.0**-300)
-        return tuple(jax.tree.map(lambda leaf: bool(np.ptp(leaf) == 0), found))
+        """Which coefficients cannot but be the same in all entries of an array.
+
+        Those into which no scale enters; and what moves without a gradient, which is nothing if no parameter enters.
+        """
+        ask = lambda after, params: split.linear(self.update, self.start, after, params, 2.0**-300)  # noqa: E731
+        closed, found = jax.make_jaxpr(ask, return_shape=True)(self.start, self.params)
+        scales, params = jax.tree.unflatten(jax.tree.structure((self.start, self.params)), closed.jaxpr.invars)
+        by_scale, by_params = (
+            jax.tree.unflatten(jax.tree.structure(found), [not hit for hit in _reached(closed.jaxpr, sources)])
+            for sources in ([var for var in jax.tree.leaves(scales) if var.aval.ndim], jax.tree.leaves(params))
+        )
+        return tuple(c._replace(rest=p.rest) for c, p in zip(by_scale, by_params, strict=True))
+
+    def scaled(self, split: Split) -> tuple[bool, ...]:
+        """Whether each array's update is seen to be a scale times a sum alike in all entries; and if that saves."""
+        several = [not (c.gradient[0] or any(c.memory[0])) and len(c.memory) > 1 for c in split.even or ()]
+        if not any(several):
+            return ()
+        state, found, alike = self.start, [], []
+        for parts in self.gradients[2:4]:
+            after = self.update(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts), state, self.params)[1]
+            found.append(split.linear(self.update, state, after, self.params, 2.0**-300))
+            alike.append(split._alike(self.update, state, self.params, 2.0**-300))
+            state = after
+
+        def same(c: Coefficients, one: Coefficients) -> bool:
+            pairs = zip([c.gradient[0], *c.memory[0]], [*one.gradient, *one.memory[0]], strict=True)
+            there = bool(np.all(c.gradient[0] != 0))
+            return there and all(np.allclose(b, c.gradient[0] * ratio, rtol=1e-13, atol=0) for b, ratio in pairs)
+
+        steps = [[same(*pair) for pair in zip(*step, strict=True)] for step in zip(found, alike, strict=True)]
+        return tuple(all(one) for one in zip(several, *steps, strict=True))
 
     def conserves(self, split: Split) -> bool:
         """Whether the parts sum to the whole, and nothing is clipped where the gradient is next to nothing."""
@@ -458,6 +537,16 @@ class _Rehearsal:
                 return False
             state = after
         return True
+
+
+def _reached(jaxpr: Any, sources: list[Any]) -> list[bool]:
+    """Whether any of these variables enters into each of a jaxpr's results."""
+    reached = set(sources)
+    there = lambda var: not isinstance(var, core.Literal) and var in reached  # noqa: E731
+    for equation in jaxpr.eqns:
+        if any(there(var) for var in equation.invars):
+            reached.update(equation.outvars)
+    return [there(var) for var in jaxpr.outvars]
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -80,7 +80,7 @@ class Kept(NamedTuple):
 def start(tally: Any, state: Any) -> Kept | tuple[()]:
     """Room for a few steps from this state; nothing where its steps are not of this kind.
 
-    That is, for single data, small networks, and momentum of which not every step is tallied.
+    That is, for single data and small networks.
     """
     process = tally.process
     if process is None or process.layers is None:
@@ -88,12 +88,14 @@ def start(tally: Any, state: Any) -> Kept | tuple[()]:
     w = jax.eval_shape(lambda: process.noise.sample(jax.random.key(0), jnp.zeros((), int)))
     leaves = jax.tree.leaves(state.params)
     split = tally._split(state.params)
-    if not w.shape or (any(split.memories) and not tally.always):
+    if not w.shape:
         return ()
+
+    past = tally._past(split, state)
 
     def look(state: Any, w: Any) -> list[Any]:
         batch = _rows.batch_of(jnp.zeros(w.shape, int), tally.count)
-        found = zip(process.layers(state, w), tally._coefficients(split, state, w, state), leaves, strict=True)
+        found = zip(process.layers(state, w), tally._coefficients(split, past, state, w, state), leaves, strict=True)
         return [
             None
             if layer is None or layer.inputs is None
@@ -178,7 +180,7 @@ def add(tally: Any, carry: Any) -> Any:
             mine = [(kept[kind][array.at].slabs[s], kind, array.part) for kind in kept]
             own = [shares[slot].slabs[s] for slot in array.slots]
             new, own, one = _rows.divide(
-                steps, slab, array.shape, blocked.plan.all_rows, mine, own, None, compared, tally.per
+                steps, slab, array.shape, blocked.plan.all_rows, mine, own, compared, tally.per
             )
             pieces.append([*new, *own])
             measured.append(one)

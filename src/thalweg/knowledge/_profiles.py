@@ -68,6 +68,10 @@ def profiles(
     seen = own if data is None else jax.tree.map(jnp.asarray, data)
     if not isinstance(seen, tuple) or len(seen) != 2:
         raise TypeError(f"data must be a pair (x, target), got {shown(seen)}")
+    inputs, given = ([leaf.shape[1:] for leaf in jax.tree.leaves(of[0])] for of in (own, seen))
+    if inputs != given or len({leaf.shape[:1] for leaf in jax.tree.leaves(seen)}) > 1:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(seen)]
+        raise ValueError(f"data must be n inputs of shape {inputs[0]} and n targets, got shapes {shapes}")
     if kind == "activation":
         check_function(getattr(model, "hidden", None), "model.hidden", "params, x")
         return np.asarray(model.hidden(params, seen[0]))

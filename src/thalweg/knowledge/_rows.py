@@ -149,17 +149,6 @@ class Measured(NamedTuple):
     moved: Any
 
 
-class Faded(NamedTuple):
-    """What became of the momenta of one array since the last tallied step.
-
-    - `falls[k][i]`: what is left in momentum k of what momentum i was then. - `now`, `then`: the optimizer's momenta.
-    """
-
-    falls: list[list[Any]]
-    now: list[Any]
-    then: list[Any]
-
-
 def divide(
     steps: Steps,
     slab: Slab,
@@ -167,25 +156,20 @@ def divide(
     all_rows: bool,
     kept: list[tuple[Any, str, Any]],
     shares: list[Any],
-    faded: Faded | None,
     compared: Callable[[Any, tuple[int, ...]], tuple[Any, Any, Any]],
     per: str,
 ) -> tuple[list[Any], list[Any], Measured]:
     """Add steps of one array, of this shape, to the tallies of a slab of it.
 
     - `all_rows`: whether groups that are absent move too. - `kept`: (tally, its kind, which entries of the array it is
-      of). - `shares`: the groups' parts of the momenta; `faded`: how those have faded since the last tallied step, if
-      at all. - `compared(first, shape)`: a tile before and after the steps, and whether they are to be compared.
+      of). - `shares`: the groups' parts of the momenta. - `compared(first, shape)`: a tile before and after the steps,
+      and whether they are to be compared.
 
     **Returns** the tallies, the momenta's parts, and what was measured.
     """
-    if faded is not None:
-        # What has entered the momenta since then is nobody's.
-        left = [sum(f * m for f, m in zip(line, faded.then, strict=True)) for line in faded.falls]
-        entered = [now - old for now, old in zip(faded.now, left, strict=True)]
-        falls, entered = jax.tree.map(lambda leaf: leaf[None], (faded.falls, entered))
-    c, (most, others) = steps.coefficients, (steps.starts.shape[0], steps.starts.shape[1] - 1)
+    most, others = steps.starts.shape[0], steps.starts.shape[1] - 1
     count = most if steps.count is None else steps.count
+    steepest = jnp.where(jnp.arange(most) < count, steps.steepest, 0)
     shape = (slab.tile, *shape[1:]) if shape else ()
     groups, visited, turns, turned = _visits(steps, count, all_rows)
 
@@ -193,6 +177,9 @@ def divide(
         tallies, shares, measured = carried
         here = t * slab.tile
         first = slab.first + here
+
+        def at_step(k: Any) -> Coefficients:
+            return jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), steps.coefficients)
 
         def one_row(i: Any, carried: tuple) -> tuple:
             tallies, shares, total, sizes = carried
@@ -202,7 +189,7 @@ def divide(
                 memory, went, moved = carried
                 k = turns[row, n]
                 slope = gradient(steps, k, row, first, slab.tile, shape)
-                now = jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), c)
+                now = at_step(k)
                 # Decay, and whatever else does not come from a gradient, is nobody's.
                 made = [
                     combined(now, j, slope, memory) + jnp.where(row == others, rest, 0)
@@ -212,10 +199,6 @@ def divide(
                 return memory, went + made[0].astype(went.dtype), moved + jnp.abs(made[0]).astype(went.dtype)
 
             memory = [_read(share, row, here, shape) for share in shares]
-            if faded is not None:
-                fall, new = jax.tree.map(lambda leaf: _tile(leaf, 0, first, shape), (falls, entered))
-                past = [sum(f * m for f, m in zip(line, memory, strict=True)) for line in fall]
-                memory = [p + jnp.where(row == others, n, 0) for p, n in zip(past, new, strict=True)]
             start = (memory, zero, zero)
             # Momenta that are read and written again without a loop between would be copied, whole.
             once = most == 1 and not shares
@@ -229,17 +212,22 @@ def divide(
 
         zero = jnp.zeros(shape, steps.steepest.dtype)
         tallies, shares, total, sizes = lax.fori_loop(0, visited, one_row, (tallies, shares, zero, zero))
-        # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
-        there = jnp.arange(most) < count
-        steepest = jnp.where(there, steps.steepest, 0)
-        rates = jax.vmap(lambda k: jnp.abs(_tile(c.gradient[0], k, first, shape)) * steepest[k])
         before, after, due = compared(first, shape)
-        known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
-        known = known + jnp.sum(rates(jnp.arange(most)), axis=0).astype(known.dtype)
-        off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
-        off = jnp.where(due, jnp.max(jnp.where(off == 0, 0, off / sizes)), 0)
-        now = Measured(off, jnp.max(sizes), jnp.max(jnp.abs(total)))
-        return tallies, shares, Measured(*map(jnp.maximum, measured, now))
+
+        def off(_: Any, most_off: Any) -> Any:
+            # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
+            rate = lambda k: jnp.abs(combined(at_step(k), 0, steepest[k], [0] * len(shares)))  # noqa: E731
+            known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
+            none = (most_off < 0).astype(int)  # 0; the compiler does not know, and so does not do this ahead each time
+            known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0).astype(known.dtype)
+            off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
+            return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)).astype(most_off.dtype))
+
+        worst = off(0, measured.off) if due is True else lax.fori_loop(0, due.astype(int), off, measured.off)
+        largest, moved = (
+            jnp.maximum(old, jnp.max(new)) for old, new in zip(measured[1:], (sizes, abs(total)), strict=True)
+        )
+        return tallies, shares, Measured(worst, largest, moved)
 
     start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), steps.steepest.dtype)))
     return lax.fori_loop(0, slab.rows // slab.tile, one_tile, start) if slab.tile < slab.rows else one_tile(0, start)

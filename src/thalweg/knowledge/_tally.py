@@ -13,8 +13,7 @@ from thalweg._edge import check_function, is_traced, is_whole, one_truth, shown
 from thalweg._process import Process, check_process
 from thalweg._select import select
 from thalweg.knowledge import _blocked, _factored, _rows
-from thalweg.knowledge._attribution import Coefficients, Split, split_of
-from thalweg.knowledge._rows import Faded
+from thalweg.knowledge._attribution import Coefficients, Split, since, split_of
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
 jax.tree_util.register_dataclass(
@@ -24,13 +23,22 @@ jax.tree_util.register_dataclass(
 )
 
 
+class Past(NamedTuple):
+    """The optimizer's momenta at the last tallied step, and how they have faded since, by array.
+
+    - `falls[k][i]`: what is left in momentum k of what momentum i was then, entry by entry or one number an array.
+    """
+
+    falls: tuple[Any, ...]
+    momenta: tuple[Any, ...]
+
+
 class Tallying(NamedTuple):
     """What a tally carries from step to step."""
 
     kept: dict[str, Any]
     shares: tuple[Any, ...]  # the groups' parts of the optimizer's momenta, as they were at the last tallied step
-    falls: tuple[Any, ...]  # how the momenta have faded since, entry by entry or one number an array
-    past: tuple[Any, ...]  # the optimizer's momenta then
+    past: Past | None  # where momenta are, and not all steps tallied
     counts: Any
     seen: Any
     tallied: Any
@@ -165,10 +173,10 @@ class Tally(eqx.Module):
             found = lax.fori_loop(0, (chosen & real).astype(int), lambda _, c: follow(c), passed)
         if carry.blocked:
             found = found._replace(blocked=_blocked.follow(found.blocked, next_state.params))
-        if carry.falls:
-            faded = _faded(self, carry, state, next_state)
-            falls = jax.tree.map(lambda new, old: jnp.where(real & ~chosen, old, new), found.falls, faded)
-            found = found._replace(falls=falls)
+        if carry.past is not None and found.past is not None:
+            faded = _faded(self, carry.past, state, next_state)
+            falls = jax.tree.map(lambda new, old: jnp.where(real & ~chosen, old, new), found.past.falls, faded)
+            found = found._replace(past=found.past._replace(falls=falls))
         return found
 
     def result(self, carry: Tallying) -> Tallied:
@@ -217,8 +225,7 @@ class Tally(eqx.Module):
             return made
 
         shares: tuple[Any, ...] = ()
-        falls: tuple[Any, ...] = ()
-        past: tuple[Any, ...] = ()
+        past: Past | None = None
         if self.process is not None:
             split = self._split(params)
             whole = list(split.shares(state.opt_state, self.count))
@@ -226,13 +233,10 @@ class Tally(eqx.Module):
                 for slot in array.slots:
                     whole[slot] = _blocked.slabbed(array, whole[slot], "parameter")
             shares = tuple(whole)
-            if not self.always:
-                falls = split.unfaded(leaves)
-                past = tuple(jax.tree.leaves(state.opt_state)[slot] for slot in split.slots)
+            past = self._past(split, state)
         return Tallying(
             {kind: self._picked(params, room()) for kind in self.kinds},
             shares,
-            falls,
             past,
             jnp.zeros(self.count, int),
             jnp.zeros((), int),
@@ -250,12 +254,24 @@ class Tally(eqx.Module):
             return Split(((),) * len(leaves), (), "none", False, (Coefficients([True], [[]], [True]),) * len(leaves))
         return split_of(optimizer, params)
 
-    def _coefficients(self, split: Split, state: Any, w: Any, next_state: Any) -> list[Coefficients]:
-        """How a step changed each array, and its momenta, as a linear map."""
+    def _past(self, split: Split, state: Any) -> Past | None:
+        """The momenta at a step after which not every one is tallied, not faded yet."""
+        if self.always or not any(split.memories):
+            return None
+        memory = jax.tree.leaves(state.opt_state)
+        momenta = tuple([memory[slot] for slot in slots] for slots in split.memories)
+        return Past(split.unfaded(jax.tree.leaves(state.params)), momenta)
+
+    def _coefficients(self, split: Split, past: Past | None, state: Any, w: Any, next_state: Any) -> list[Coefficients]:
+        """How a step changed each array, and its momenta, as a linear map of the momenta at the last tallied step."""
         step = self.process.step
         gradient = step.contributions(state, w) if split.clipping != "none" else None
         update = jax.tree.map(jnp.subtract, next_state.params, state.params)
-        return split.coefficients(step.rule, gradient, update, state.opt_state, next_state.opt_state, state.params)
+        found = split.coefficients(step.rule, gradient, update, state.opt_state, next_state.opt_state, state.params)
+        now = self._past(split, state)
+        if past is None or now is None:
+            return found
+        return [since(*one) for one in zip(found, past.falls, now.momenta, past.momenta, strict=True)]
 
     def _parts(self, params: Any) -> list["Part"]:
         """Which entries of which arrays are tallied."""
@@ -367,19 +383,21 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     groups = jnp.where(tally.groups[w] < 0, tally.count, tally.groups[w])
     # Made to hang on the carry (there are never fewer than 0), so that the compiler does not do the work below ahead,
     # in steps that are not tallied too.
-    groups = jnp.where(carry.tallied < 0, 0, groups)
+    groups, memory = jax.tree.map(
+        lambda leaf: jnp.where(carry.tallied < 0, jnp.zeros_like(leaf), leaf), (groups, next_state.opt_state)
+    )
+    next_state = next_state._replace(opt_state=memory)
     batch = _rows.batch_of(groups, tally.count)
     stacked = _group_gradients(tally, state, w, groups) if None in layers else layers
     slopes = [_rows.slopes_of(*pair, batch, tally.count) for pair in zip(layers, stacked, strict=True)]
     steepest = jnp.max(jnp.stack([slope.largest for slope in slopes]))
-    found = tally._coefficients(split, state, w, next_state)
+    found = tally._coefficients(split, carry.past, state, w, next_state)
     steps = [
         _rows.one_step(c, slope, batch, steepest.astype(leaf.dtype))
         for c, slope, leaf in zip(found, slopes, before, strict=True)
     ]
     parts = tally._parts(params)
     kept = {kind: _blocked.tables(tree) for kind, tree in carry.kept.items()}
-    old, new_memory = ([jax.tree.leaves(s.opt_state)[slot] for slot in split.slots] for s in (state, next_state))
     shares, measured, at = list(carry.shares), [], 0
     for i, one in enumerate(steps):
         own = slice(at, at := at + len(split.memories[i]))
@@ -387,7 +405,6 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
             continue
         mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
         tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
-        faded = Faded(carry.falls[i], old[own], list(carry.past[own])) if carry.falls else None
         tiled = all(part.local is None and part.shape == before[i].shape for _, _, part in tallies)
 
         def compared(first: Any, shape: Any, i: int = i) -> tuple[Any, Any, bool]:
@@ -401,7 +418,6 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
             split.remembers,
             tallies,
             shares[own],
-            faded,
             compared,
             tally.per,
         )
@@ -413,8 +429,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     carry = carry._replace(
         kept={kind: tally._picked(params, leaves) for kind, leaves in kept.items()},
         shares=tuple(shares),
-        falls=split.unfaded(before) if carry.falls else (),
-        past=tuple(new_memory) if carry.falls else (),
+        past=tally._past(split, next_state),
         counts=_counted(tally, carry, w, groups),
         tallied=carry.tallied + 1,
         conservation=jnp.maximum(carry.conservation, off),
@@ -432,13 +447,13 @@ def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:
     return carry.counts.at[groups].add(visits, mode="drop")
 
 
-def _faded(tally: Tally, carry: Tallying, state: Any, next_state: Any) -> tuple[Any, ...]:
+def _faded(tally: Tally, past: Past, state: Any, next_state: Any) -> tuple[Any, ...]:
     """How the momenta have faded after one more step that is not tallied."""
     split = tally._split(state.params)
     fading = split.fading(tally.process.step.rule, state.opt_state, next_state.opt_state, state.params)
     return tuple(
         [[sum(d[k][j] * fall[j][i] for j in range(len(fall))) for i in range(len(fall))] for k in range(len(fall))]
-        for d, fall in zip(fading, carry.falls, strict=True)
+        for d, fall in zip(fading, past.falls, strict=True)
     )
 
 

@@ -94,12 +94,18 @@ def hooks(steps: int = 100) -> None:
     draw = torch.Generator().manual_seed(0)
     x, y = torch.rand(2000, 784, generator=draw), torch.randint(0, 10, (2000,), generator=draw)
 
-    def train(kinds: Any) -> Any:
+    rules = {
+        "SGD": lambda p: torch.optim.SGD(p, 0.01),
+        "momentum": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+        "Adam": lambda p: torch.optim.Adam(p, 1e-3),
+    }
+
+    def train(rule: str, **how: Any) -> Any:
         def run() -> None:
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(784, 256), nn.Softplus(), nn.Linear(256, 10))
-            optimizer = torch.optim.SGD(model.parameters(), 0.01)
-            tally = TorchTally(model, optimizer, groups=10, kinds=kinds) if kinds else None
+            optimizer = rules[rule](model.parameters())
+            tally = TorchTally(model, optimizer, groups=10, **how) if how else None
             for i in range(steps):
                 w = slice(128 * (i % 15), 128 * (i % 15) + 128)
                 if tally:
@@ -107,14 +113,22 @@ def hooks(steps: int = 100) -> None:
                 nn.functional.cross_entropy(model(x[w]), y[w]).backward()
                 optimizer.step()
                 optimizer.zero_grad()
+            if tally:
+                tally.conservation  # noqa: B018  (steps that are kept are added up when they are asked for)
 
         return run
 
-    times = alternate(
-        {"no tally": train(()), "absolute": train("absolute"), "both": train(("absolute", "signed"))}, turns=5
-    )
-    show("784-256-10, 128 a step, ten groups, PyTorch, single precision", times)
-    target("torch hooks, absolute / no tally", times.ratio("absolute", "no tally"), most=2.5)
+    for rule in rules:
+        ways = {
+            "no tally": train(rule),
+            "absolute": train(rule, kinds="absolute"),
+            "both": train(rule, kinds=("absolute", "signed")),
+            "every tenth step": train(rule, kinds="absolute", every=10),
+        }
+        times = alternate(ways, turns=5)
+        show(f"784-256-10, 128 a step, ten groups, PyTorch, single precision, {rule}", times)
+        if rule == "SGD":
+            target("torch hooks, absolute / no tally", times.ratio("absolute", "no tally"), most=2.5)
 
 
 # --- Replay: how near a tally from checkpoints is to the live one ----------------------------------------------------

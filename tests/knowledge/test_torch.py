@@ -253,7 +253,7 @@ def test_sums_and_strides():
 
 
 def test_saved_and_loaded_with_a_checkpoint(tmp_path):
-    """Stopped after three steps, saved, and resumed in a new model: the same tally, bit for bit."""
+    """Stopped after three steps, saved, and resumed in a new model: the same tally, but for the order of its sums."""
     whole, _ = trained("transformer", OPTIMIZERS["adamw"], steps=6)
     model, batch = made("transformer")
     optimizer = OPTIMIZERS["adamw"](model.parameters())
@@ -274,7 +274,7 @@ def test_saved_and_loaded_with_a_checkpoint(tmp_path):
         optimizer.step()
         optimizer.zero_grad()
     for name in whole.absolute:
-        assert torch.equal(tally.absolute[name], whole.absolute[name]), name
+        torch.testing.assert_close(tally.absolute[name], whole.absolute[name], rtol=1e-14, atol=1e-17)
     assert (tally.counts.tolist(), tally.tallied) == (whole.counts.tolist(), 6)
     with pytest.raises(ValueError, match="state must be of a tally of the same model"):
         Tally(model, optimizer, groups=2).load_state_dict(tally.state_dict())

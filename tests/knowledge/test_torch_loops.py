@@ -401,9 +401,9 @@ def test_kept_steps_are_the_steps(rule, monkeypatch):
     for way in ("kept", "at once", "one product"):
         with monkeypatch.context() as patch:
             if way != "kept":
-                patch.setattr("thalweg.knowledge.torch._tally.keeps_steps", lambda *given: False)
+                patch.setattr("thalweg.knowledge.torch._tally.kept_as", lambda *given: "")
             if way == "one product":
-                patch.setattr("thalweg.knowledge.torch._part.in_one_product", lambda array: True)
+                patch.setattr("thalweg.knowledge.torch._part.in_one_product", lambda rows: True)
             model = made()
             optimizer = sgd(model) if rule == "sgd" else torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
             tally, moved = train(model, optimizer, steps=20)

@@ -11,6 +11,10 @@ from thalweg.knowledge.torch._part import Part
 
 # How far gradients made in low precision may be from the sum of their parts (rounded to 8 or 11 bits).
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+UNSEEN = (
+    "parameters were written to between steps, or clipped entry by entry, when that was not expected yet: the few "
+    "steps before were not compared with the sum of their parts"
+)
 PENDING = 256  # numbers that may wait on a device
 
 
@@ -70,6 +74,8 @@ class Account:
         kept = [part for part in (*self.parts.values(), *self.bundles) if part.log is not None and part.log.steps]
         found = [part.flush(self.eps) for part in kept]
         self.offs += [off for off, _, _ in found]
+        if any(part.unseen for part in kept):
+            self.notes.add(UNSEEN)
         # Of the steps since the last flush, the largest parts and the largest change of any parameter.
         sizes, moves = [size for _, size, _ in found], [moved for _, _, moved in found]
         if self.sizes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from thalweg.knowledge._tallied import summed
 from thalweg.knowledge.torch._log import Pieces, Step
 
-TILE = 2**20  # numbers, of all steps, that are worked on at a time
+TILE = 1_200_000  # numbers, of all steps, that are worked on at a time
 
 
 class Part(NamedTuple):
@@ -60,7 +60,10 @@ def add(
             here = room[: len(mine), : at.stop - first]
             momentum = None if momenta is None else momenta[group, at]
             for one, made in zip(here.unbind(0), mine, strict=True):
-                _make(one, made, at, momentum)
+                if made.plain:
+                    torch.mm(made.pieces[0][0][at], made.pieces[0][1], out=one)
+                else:
+                    _make(one, made, at, momentum)
             flat = here.view(len(mine), -1)
             torch.mm(weights[group], flat, out=signed.view(1, -1))
             torch.mm(weights[group].abs(), flat.abs_(), out=moved.view(1, -1))
@@ -82,8 +85,10 @@ def add_rows(
     change: Tensor | None,
     after: Tensor,
     eps: float,
+    per: str = "parameter",
+    units: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for vectors, of which the gradients by group were kept: all groups at once."""
+    """The same for small parameters, of which the gradients by group were kept: all groups at once."""
     rows, weights = torch.stack([step.rows for step in steps if step.rows is not None]), []
     for one, (rule, factor, _, _, before, _) in zip(rows, steps, strict=True):
         weight, sign = rule.direct, factor * rule.sign
@@ -108,7 +113,7 @@ def add_rows(
     moved = (scales.abs_() @ flat.abs_()).view(rows.shape[1:])
     for kind, part in (("signed", signed), ("absolute", moved)):
         if kind in tables:
-            tables[kind] += part
+            tables[kind] += summed(part, per, 1, units)
     total = signed.sum(0)
     went = total if change is None else change
     fine = torch.finfo(rows.dtype).eps * len(steps)
@@ -141,10 +146,6 @@ def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Par
 
 def _make(one: Tensor, part: Part, at: slice, momentum: Tensor | None) -> None:
     """A group's part of a step in a tile, up to its weight; the momentum goes on."""
-    if part.plain:
-        left, right = part.pieces[0]
-        torch.mm(left[at], right, out=one)
-        return
     rule, factor, _, _, before, _ = part.step
     own = before[at] if part.decays and before is not None else None
     sign = factor * rule.sign

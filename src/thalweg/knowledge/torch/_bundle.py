@@ -9,19 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.knowledge.torch import _block as block
+from thalweg.knowledge.torch._log import kept_as
 from thalweg.knowledge.torch._part import Part
 
 
 class Bundle(Part):
     """Vectors of one parameter group of the optimizer. Their gradients, momenta and tables are slices of its own."""
 
-    def __init__(self, members: list[Part], momentum: bool, logged: bool):
+    def __init__(self, members: list[Part], momentum: bool, keeps: str):
         first = members[0]
         super().__init__("", first.parameter, first.groups, first.kinds, first.per, 1, False)
         self.members, self.sizes = members, [part.parameter.numel() for part in members]
-        self.open_tables(logged)
-        self.begin(True)
+        self.open_tables(keeps)
         self._room = self.zeros() if momentum else None
         for part, mine in zip(members, self._slices(self.gradients), strict=True):
             part._gradients = mine
@@ -49,23 +48,6 @@ class Bundle(Part):
     def joined_state(self, states: list[dict[str, Any]]) -> "Joined":
         """What the optimizer keeps of the members, as of one parameter."""
         return Joined(self, states)
-
-    def forget(self) -> None:
-        super().forget()
-        self.begin(True)
-
-    def spill(self) -> None:
-        """It keeps no factors."""
-
-    def rows_to_keep(self) -> Tensor:
-        self.settle()
-        return self.gradients.clone()
-
-    def flush(self, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.log is not None
-        steps, change = self.log.take(self.now)
-        momenta = self.momenta if self._room is not None else None
-        return block.add_rows(steps, self.kept, momenta, change, self.now, eps)
 
     def settle(self, rows: Any = None) -> None:
         for part in self.members:
@@ -121,9 +103,7 @@ def bundles(
             part = parts.get(names.get(id(p), ""))
             if part is not None and p.ndim < 2 and part.per != "module":
                 alike.setdefault((p.device, p.dtype), []).append(part)
-        found += [
-            Bundle(members, momentum, not parallel and not members[0].parameter.is_cuda)
-            for members in alike.values()
-            if len(members) > 1
-        ]
+        for members in alike.values():
+            if len(members) > 1:
+                found.append(Bundle(members, momentum, kept_as(members[0].parameter, parallel)))
     return found

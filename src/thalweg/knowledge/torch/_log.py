@@ -13,8 +13,9 @@ from torch import Tensor
 from thalweg.knowledge.torch._rows import Parts
 from thalweg.knowledge.torch._rules import Rule
 
-LARGE = 2**10  # numbers of a weight from which on this is worth it
+LARGE = 2**14  # numbers of a weight matrix from which on factors are kept, and up to which gradients are
 STEPS = 16  # that are kept
+SPARE = 2**22  # numbers that may be kept however small the tables are
 
 Factors = tuple[Parts, Tensor, Tensor]  # each group and its rows; its gradient is `left^T right`
 Pieces = list[tuple[Tensor, Tensor]]  # `left^T` and `right`, whose products are to be summed
@@ -23,7 +24,7 @@ Pieces = list[tuple[Tensor, Tensor]]  # `left^T` and `right`, whose products are
 class Step(NamedTuple):
     """A step of the optimizer: what it made of the gradient, `factor` times the products of `pieces` by group.
 
-    Of vectors the gradients by group are kept themselves, as `rows`.
+    Of small parameters the gradients by group are kept themselves, as `rows`.
     """
 
     rule: Rule
@@ -97,6 +98,7 @@ class Log:
         rows: Tensor | None = None,
     ) -> None:
         """Keep a step."""
+        self._lost |= self.start is None  # nobody told of this step before it was made
         self._held += self._numbers() + after.numel() * ((rule.scale is not None) + rule.decays)
         self._held += 0 if rows is None else rows.numel()
         self.steps.append(Step(rule, factor, self._by_group(), rows, before, steepest))
@@ -138,13 +140,20 @@ class Log:
         return found
 
 
-def keeps_steps(parameter: Tensor, parallel: bool) -> bool:
-    """Whether a parameter's steps are kept: a GPU has quick memory, and many small calls are slow there."""
-    return parameter.ndim == 2 and parameter.numel() >= LARGE and not parameter.is_cuda and not parallel
+def kept_as(parameter: Tensor, parallel: bool) -> str:
+    """How a parameter's steps are kept: as `"factors"`, as `"rows"`, the gradients by group, or not at all (`""`).
+
+    A GPU divides each step at once: it has quick memory, and many small calls are slow there.
+    """
+    if parameter.is_cuda or parallel:
+        return ""
+    if parameter.numel() < LARGE:
+        return "rows"
+    return "factors" if parameter.ndim == 2 else ""
 
 
 def full(logs: list[Log]) -> bool:
     """Whether steps should be added up before the next one: together they may take as much room as the tables."""
     count = max((len(log.steps) for log in logs), default=0)
     held, room = sum(log._held for log in logs), sum(log._room for log in logs)
-    return count >= STEPS or held * (count + 1) > room * count
+    return count >= STEPS or held * (count + 1) > max(room, SPARE) * count

@@ -10,6 +10,9 @@ from thalweg.knowledge.torch import _block as block
 from thalweg.knowledge.torch._layers import wide
 from thalweg.knowledge.torch._log import Log
 from thalweg.knowledge.torch._rows import Parts
+from thalweg.knowledge.torch._rules import Rule
+
+SMALL = 2**17  # numbers of gradients by group
 
 
 class Part:
@@ -28,7 +31,9 @@ class Part:
         self.transposed = transposed  # (inputs, units)
         self.units = 1 if transposed else 0  # the axis of units
         self.log: Log | None = None
+        self._rows = False  # whether it keeps gradients by group, and not factors
         self.momenta: Tensor | None = None
+        self.unseen = False  # whether some of its changes could not be compared with their parts
         self.fade = 1.0  # of the groups' momenta, over steps that were not tallied
         self.before: Tensor | None = None  # the parameter, where the step needs it
         self._gradients: Tensor | None = None
@@ -36,12 +41,13 @@ class Part:
         self.filled: set[int] = set()
         self.kept: dict[str, Tensor] = {}
 
-    def open_tables(self, logged: bool) -> None:
-        """Make the tables, and where it is worth it a log of steps."""
+    def open_tables(self, keeps: str) -> None:
+        """Make the tables, and a log of steps that `keeps` them in a form of `kept_as`."""
         shape = tuple(summed(self._like(), self.per, 0, self.units).shape)
         like = self._like()
         self.kept = {kind: like.new_zeros((self.groups + 1, *shape)) for kind in self.kinds}
-        self.log = Log(self.groups, like) if logged else None
+        self.log = Log(self.groups, like) if keeps else None
+        self._rows = keeps == "rows"
 
     # --- Shapes ---
 
@@ -100,7 +106,7 @@ class Part:
         """A backward pass comes to the parameter; `first` since its gradient was set to zero."""
         if first:
             self.filled.clear()
-            if self.log is not None:
+            if self.log is not None and not self._rows:
                 self.log.open = []
         elif self.log is not None and self.log.crowded:
             self.spill()
@@ -141,7 +147,7 @@ class Part:
 
     def _multiply(self, parts: Parts, left: Tensor, right: Tensor) -> None:
         rows = self.gradients
-        where = parts.padding(left.device) if in_one_product(left) else None
+        where = parts.padding(left.device) if in_one_product(rows) else None
         if where is not None:  # one call for all groups
             here = range(parts[0][0], parts[-1][0] + 1)
             fresh = self.filled.isdisjoint(here)
@@ -192,14 +198,24 @@ class Part:
         """A step that does not need the parameter as it was."""
         self.before = None
 
-    def give_before(self) -> Tensor | None:
-        """The parameter as it was before this step, to be kept by others."""
-        before, self.before = self.before, None
-        return before
+    @property
+    def keeps_step(self) -> bool:
+        """Whether the step to come can be kept."""
+        return self.log is not None and (self._rows or self.log.open is not None)
 
-    def rows_to_keep(self) -> Tensor | None:
-        """The gradients by group, where a log keeps them and not their factors."""
-        return None
+    def keep_step(self, rule: Rule, factor: float, memory: bool, sharp: float) -> None:
+        """Keep a step, to be added to the tables with others."""
+        assert self.log is not None
+        if memory:
+            self.start_momenta()
+            self.catch_up()
+        before, rows = None, None
+        if rule.decays:
+            before, self.before = self.before, None
+        if self._rows:
+            self.settle()
+            rows = self.gradients.clone()
+        self.log.close(rule, factor, before, self.now, sharp, rows)
 
     def flush(self, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Add the steps of the log to the tables.
@@ -208,12 +224,14 @@ class Part:
         """
         assert self.log is not None
         steps, change = self.log.take(self.now)
-        return block.add(steps, self.kept, self.momenta, change, self.now, eps, self.per, self.units)
+        self.unseen |= change is None
+        add = block.add_rows if self._rows else block.add
+        return add(steps, self.kept, self.momenta, change, self.now, eps, self.per, self.units)
 
 
-def in_one_product(array: Tensor) -> bool:
-    """Whether the products of all groups are made in one call: on a GPU."""
-    return array.is_cuda
+def in_one_product(rows: Tensor) -> bool:
+    """Whether the products of all groups are made in one call: on a GPU, and where they are small."""
+    return rows.is_cuda or rows.numel() < SMALL
 
 
 def total(rows: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class Stepper:
                     part.start_momenta()[-1] = part.view(momentum)
         for group, part in self._bundled(tallied):
             log, decays = part.log, bool(group.get("weight_decay"))
-            if log is not None and log.open is not None and due:
+            if log is not None and part.keeps_step and due:
                 log.prepare(part.now)
                 keep = decays
             else:
@@ -117,12 +117,8 @@ class Stepper:
         for group, part in self._alike(moved, found, counts):
             rule, factor = self._rule(group, part, counts), found[part.members[0].name]
             memory, log = bool(memory_name(self._optimizer, group)), part.log
-            if log is not None and log.open is not None and isinstance(factor, float) and not rule.scales_intake:
-                if memory:
-                    part.start_momenta()
-                    part.catch_up()
-                before = part.give_before() if rule.decays else None
-                log.close(rule, factor, before, part.now, sharp, part.rows_to_keep())
+            if part.keeps_step and isinstance(factor, float) and not rule.scales_intake:
+                part.keep_step(rule, factor, memory, sharp)
             else:
                 if log is not None:
                     part.before = part.before if log.start is None or log.steps else log.start

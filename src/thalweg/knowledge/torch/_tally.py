@@ -10,7 +10,7 @@ from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied
 from thalweg.knowledge.torch._account import TOLERANCES, Account
 from thalweg.knowledge.torch._bundle import bundles
 from thalweg.knowledge.torch._listening import Listener
-from thalweg.knowledge.torch._log import keeps_steps
+from thalweg.knowledge.torch._log import kept_as
 from thalweg.knowledge.torch._memory import bytes_of, check_kinds
 from thalweg.knowledge.torch._part import Part
 from thalweg.knowledge.torch._rules import check_optimizer, has_momentum
@@ -40,7 +40,11 @@ class Tally:
     act as one factor on all groups' parts. Gradients may be accumulated over several backward passes, and averaged
     over the processes of `DistributedDataParallel` (pass the wrapped model). Under autocast the parts sum to the
     change to the rounding of the low precision: `conservation` up to 0.1 for bfloat16 and 0.02 for float16 is
-    accepted.
+    accepted; so it is where a GPU rounds products to TF32.
+
+    The model may be on a GPU, before the tally is made; labels may be on either side, and on the CPU they are quicker.
+    On a CPU, steps are kept for a while and added to the tables several at a time: whoever asks for a table gets all.
+    Only what the optimizer's own steps changed is tallied, also where something else writes to the parameters.
 
     **Arguments**
 
@@ -111,7 +115,7 @@ class Tally:
                 'one of the kinds, fewer groups, a part (where=..., stride=...), or sums (per="unit"), or allow more'
             )
         for part in parts.values():
-            part.open_tables(keeps_steps(part.parameter, parallel))
+            part.open_tables(kept_as(part.parameter, parallel))
         self._account.parts = parts
         momentum = has_momentum(self.optimizer)
         self._account.bundles = bundles(self.optimizer, parts, self._listener.names, momentum, parallel)

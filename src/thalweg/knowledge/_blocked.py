@@ -3,8 +3,7 @@
 A dense layer's gradient for a group is `X_g^T D_g`: what went in, times the gradient of what came out. With these
 factors of a few steps, and the coefficients of the optimizer's rule in each, one tile of the weights and one group
 after the other is brought up to date for all of them: the tallies and the groups' momenta, each (G + 1) times as large
-as the weights, go through memory once for all. These tables are kept in two slabs, so that two processors can work on
-an array at the same time.
+as the weights, go through memory once for all. These tables are kept in slabs of whole tiles.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from thalweg.knowledge._factored import LARGE
 
 STEPS = 8  # that are kept at most
 MOST = 0.5  # of the bytes of the tables, that what is kept may take
-SLABS = 2
+SLABS = 1  # two loops side by side were measured: they took as long on two processors, and longer to compile
 
 
 @dataclasses.dataclass(frozen=True)

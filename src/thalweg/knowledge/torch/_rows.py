@@ -94,8 +94,8 @@ class Rows:
         own = self.labels.ndim
         array = array.sum(tuple(range(own, lead)), dtype=dtype) if lead > own else array.to(dtype)
         flat = array.flatten(0, own - 1) if own > 1 else array
-        if (self.groups + 1) * len(flat) <= FEW:
-            # As a product, which is one call, and in the same order every time on a GPU too.
+        if not flat.is_cuda and (self.groups + 1) * len(flat) <= FEW:
+            # As a product, which is one quick call; on a GPU it might be rounded to TF32.
             found = self._once(("indicator", array.device, dtype), lambda: self._indicator(array.device, dtype))
             return (found @ flat.reshape(len(flat), -1)).reshape(-1, *flat.shape[1:])
         found = flat.new_zeros((self.groups + 1, *flat.shape[1:]))

@@ -25,9 +25,13 @@ def loss(p, datum):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tiles():
-    """Tiles of a few rows: several of them to each slab, and one that reaches beyond the last row of A."""
+    """Tiles of a few rows: several of them to each slab, and one that reaches beyond the last row of A.
+
+    Of the small arrays the bias is divided tile by tile, the number at once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_rows, "TILE", 2**13)
+        patch.setattr(_rows, "AT_ONCE", 100)
         yield
 
 

@@ -19,6 +19,7 @@ from thalweg.knowledge._attribution import Coefficients, combined
 from thalweg.knowledge._tallied import summed
 
 TILE = 2**17  # bytes of a tile: a few of them fit a core's cache
+AT_ONCE = 2**17  # numbers; an array whose parts by group are no more is divided in one piece
 
 
 class Batch(NamedTuple):
@@ -60,6 +61,17 @@ class Slopes:
             return jnp.max(jnp.abs(self.stacked))
         right = 1.0 if self.right is None else jnp.max(jnp.abs(self.right))
         return jnp.max(jnp.abs(self.left)) * right
+
+
+def gradients(layer: Any, groups: Any, others: int, shape: tuple[int, ...]) -> Any:
+    """The gradients (G + 1, ...) of one layer by group; `groups` are those of the batch."""
+    rows = lambda array: array.reshape(-1, array.shape[-1])  # noqa: E731
+    mine = jnp.reshape(groups, (-1, 1)) == jnp.arange(others + 1)
+    mine = jnp.repeat(mine, layer.cotangents.shape[1], axis=0).astype(layer.cotangents.dtype)
+    if layer.inputs is None:
+        return (mine.T @ rows(layer.cotangents)).reshape(-1, *shape)
+    first, second = (layer.cotangents, layer.inputs) if layer.transposed else (layer.inputs, layer.cotangents)
+    return jnp.einsum("rg,ri,rj->gij", mine, rows(first), rows(second))
 
 
 def slopes_of(layer: Any, stacked: Any, batch: Batch, groups: int) -> Slopes:
@@ -215,13 +227,11 @@ def divide(
         before, after, due = compared(first, shape)
 
         def off(_: Any, most_off: Any) -> Any:
-            # The change is known to the rounding of the parameter in every step, a gradient to that of the largest.
+            # A gradient is known to the rounding of the largest.
             rate = lambda k: jnp.abs(combined(at_step(k), 0, steepest[k], [0] * len(shares)))  # noqa: E731
-            known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
             none = (most_off < 0).astype(int)  # 0; the compiler does not know, and so does not do this ahead each time
-            known = known + jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0).astype(known.dtype)
-            off = jnp.maximum(jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * known, 0)
-            return jnp.maximum(most_off, jnp.max(jnp.where(off == 0, 0, off / sizes)).astype(most_off.dtype))
+            sharp = jnp.sum(jax.vmap(rate)(jnp.arange(most) + none), axis=0)
+            return jnp.maximum(most_off, _off(total, sizes, before, after, count, sharp).astype(most_off.dtype))
 
         worst = off(0, measured.off) if due is True else lax.fori_loop(0, due.astype(int), off, measured.off)
         largest, moved = (
@@ -231,6 +241,43 @@ def divide(
 
     start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), steps.steepest.dtype)))
     return lax.fori_loop(0, slab.rows // slab.tile, one_tile, start) if slab.tile < slab.rows else one_tile(0, start)
+
+
+def divide_at_once(
+    c: Coefficients,
+    gradients: Any,
+    kept: list[tuple[Any, str, Any]],
+    shares: list[Any],
+    before: Any,
+    after: Any,
+    steepest: Any,
+    per: str,
+) -> tuple[list[Any], list[Any], Measured]:
+    """`divide` for one step of a small array, whose `gradients` lead with the groups."""
+    made = [combined(c, j, gradients, shares).at[-1].add(rest) for j, rest in enumerate(c.rest)]
+    change, groups = made[0].astype(before.dtype), len(gradients)
+
+    def of(part: Any, value: Any) -> Any:
+        value = value.reshape(groups, -1)
+        return value.reshape(groups, *part.shape) if part.local is None else value[:, part.local]
+
+    tallies = [
+        tally + summed(of(part, abs(change) if kind == "absolute" else change), per, 1, -1).astype(tally.dtype)
+        for tally, kind, part in kept
+    ]
+    total, sizes = jnp.sum(change, axis=0), jnp.sum(jnp.abs(change), axis=0)
+    sharp = jnp.abs(combined(c, 0, steepest, [0] * len(shares)))
+    measured = Measured(_off(total, sizes, before, after, 1, sharp), jnp.max(sizes), jnp.max(jnp.abs(total)))
+    return tallies, [one.astype(old.dtype) for one, old in zip(made[1:], shares, strict=True)], measured
+
+
+def _off(total: Any, sizes: Any, before: Any, after: Any, count: Any, sharp: Any) -> Any:
+    """How far the parts miss the change in so many steps, as a part of their size, beyond what is known of it."""
+    # In every step the change is known to the rounding of the parameter.
+    known = count * jnp.maximum(jnp.abs(before), jnp.abs(after)) + (count - 1) * sizes + jnp.max(sizes)
+    off = jnp.abs(total - (after - before)) - jnp.finfo(total.dtype).eps * (known + sharp.astype(known.dtype))
+    off = jnp.maximum(off, 0)
+    return jnp.max(jnp.where(off == 0, 0, off / sizes))
 
 
 def _visits(steps: Steps, count: Any, all_rows: bool) -> tuple[Any, Any, Any, Any]:

@@ -396,7 +396,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
         _rows.one_step(c, slope, batch, steepest.astype(leaf.dtype))
         for c, slope, leaf in zip(found, slopes, before, strict=True)
     ]
-    parts = tally._parts(params)
+    parts, shapes = tally._parts(params), [leaf.shape for leaf in before]
     kept = {kind: _blocked.tables(tree) for kind, tree in carry.kept.items()}
     shares, measured, at = list(carry.shares), [], 0
     for i, one in enumerate(steps):
@@ -405,22 +405,13 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
             continue
         mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
         tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
-        tiled = all(part.local is None and part.shape == before[i].shape for _, _, part in tallies)
-
-        def compared(first: Any, shape: Any, i: int = i) -> tuple[Any, Any, bool]:
-            both = before[i], after[i]
-            return (*(lax.dynamic_slice_in_dim(leaf, first, shape[0]) if shape else leaf for leaf in both), True)
-
-        new, shares[own], size = _rows.divide(
-            one,
-            _rows.whole(before[i], tiled),
-            before[i].shape,
-            split.remembers,
-            tallies,
-            shares[own],
-            compared,
-            tally.per,
-        )
+        if (tally.count + 1) * before[i].size <= _rows.AT_ONCE:
+            gradients = stacked[i] if layers[i] is None else _rows.gradients(layers[i], groups, tally.count, shapes[i])
+            new, shares[own], size = _rows.divide_at_once(
+                found[i], gradients, tallies, shares[own], before[i], after[i], one.steepest[0], tally.per
+            )
+        else:
+            new, shares[own], size = _divide(tally, split, one, tallies, shares[own], before[i], after[i])
         for (kind, j), leaf in zip(mine, new, strict=True):
             kept[kind][j] = leaf
         measured.append(size)
@@ -438,6 +429,19 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
     if not carry.blocked:
         return carry
     return _blocked.add_full(tally, carry._replace(blocked=_blocked.keep(carry.blocked, steps, before, after)))
+
+
+def _divide(
+    tally: Tally, split: Split, one: Any, tallies: list[Any], shares: list[Any], before: Any, after: Any
+) -> tuple[list[Any], list[Any], Any]:
+    """One step of one array divided, tile by tile."""
+    tiled = all(part.local is None and part.shape == before.shape for _, _, part in tallies)
+
+    def compared(first: Any, shape: Any) -> tuple[Any, Any, bool]:
+        return (*(lax.dynamic_slice_in_dim(leaf, first, shape[0]) if shape else leaf for leaf in (before, after)), True)
+
+    slab = _rows.whole(before, tiled)
+    return _rows.divide(one, slab, before.shape, split.remembers, tallies, shares, compared, tally.per)
 
 
 def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:

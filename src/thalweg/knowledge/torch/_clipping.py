@@ -80,6 +80,6 @@ def steepest(moved: list[Part], found: dict[str, Any]) -> float:
     else:
         small = [gradient.reshape(-1) for gradient in gradients if gradient.numel() < SMALL]
         large = [gradient for gradient in gradients if gradient.numel() >= SMALL]
-        both = [one.aminmax() for one in (*large, *([torch.cat(small)] if small else []))]
-        ends = [torch.maximum(-least, most) for least, most in both]
+        joined = [*large, *([torch.cat(small)] if small else [])]
+        ends = [torch.maximum(one.amax(), -one.amin()) for one in joined]
     return max(gathered(ends))

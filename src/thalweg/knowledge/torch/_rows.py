@@ -31,6 +31,7 @@ class Parts(list[tuple[int, slice]]):
         return self._kept
 
 
+MANY = 2**17  # numbers from which on sums by group are made as a product
 FEW = 2**18  # entries up to which an indicator of groups by rows is multiplied with
 
 
@@ -94,8 +95,8 @@ class Rows:
         own = self.labels.ndim
         array = array.sum(tuple(range(own, lead)), dtype=dtype) if lead > own else array.to(dtype)
         flat = array.flatten(0, own - 1) if own > 1 else array
-        if (self.groups + 1) * len(flat) <= FEW:
-            # As a product, which is one call, and in the same order every time on a GPU too.
+        if not flat.is_cuda and flat.numel() >= MANY and (self.groups + 1) * len(flat) <= FEW:
+            # As a product, which is quicker where there are many; on a GPU it might be rounded to TF32.
             found = self._once(("indicator", array.device, dtype), lambda: self._indicator(array.device, dtype))
             return (found @ flat.reshape(len(flat), -1)).reshape(-1, *flat.shape[1:])
         found = flat.new_zeros((self.groups + 1, *flat.shape[1:]))

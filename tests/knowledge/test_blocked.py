@@ -108,6 +108,18 @@ def test_it_is_these_steps_that_are_kept(trained):
     assert not Tally(np.arange(N), tw.processes.sgd(loss, run.process.step.data, RATE)).init(run.initial).blocked
 
 
+def test_on_an_accelerator_each_step_is_divided_in_one_piece_to_the_same_tallies(trained, monkeypatch):
+    run, _ = trained
+    monkeypatch.setattr(_rows, "on_cpu", lambda: False)
+    fold = Tally(GROUPS, run.process)
+    assert not fold.init(run.initial).blocked
+    found = tw.simulate(run.process, run.initial, STEPS, key=3, folds={"t": fold}).folds["t"]
+    assert found.ok and found.conservation <= 1e-12
+    pairs = zip(*(jax.tree.leaves((one.absolute, one.signed)) for one in (found, run.folds["parameter"])), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-13)
+
+
 def test_momenta_are_carried_through_the_steps_that_are_kept(monkeypatch):
     """AdamW, by hand: each group has its momentum and all share the scale; decay and its momentum are nobody's."""
     data, params, weights = problem()

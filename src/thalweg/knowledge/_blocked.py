@@ -79,10 +79,10 @@ class Kept(NamedTuple):
 def start(tally: Any, state: Any) -> Kept | tuple[()]:
     """Room for a few steps from this state; nothing where its steps are not of this kind.
 
-    That is, for single data and small networks.
+    That is, for single data and small networks. On an accelerator, whose memory is quick, nothing is gained.
     """
     process = tally.process
-    if process is None or process.layers is None:
+    if process is None or process.layers is None or not _rows.on_cpu():
         return ()
     w = jax.eval_shape(lambda: process.noise.sample(jax.random.key(0), jnp.zeros((), int)))
     leaves = jax.tree.leaves(state.params)

@@ -20,6 +20,18 @@ from thalweg.knowledge._tallied import summed
 
 TILE = 2**17  # bytes of a tile: a few of them fit a core's cache
 AT_ONCE = 2**17  # numbers; an array whose parts by group are no more is divided in one piece
+AT_ONCE_THERE = 2**27  # on an accelerator, which has memory to spare, and for which a tile is no work
+
+
+def on_cpu() -> bool:
+    """Whether the run is on CPUs."""
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", device or jax.default_backend()) == "cpu"
+
+
+def in_one_piece(entries: int, groups: int) -> bool:
+    """Whether the parts of so many entries, by group and of none, are all made at once."""
+    return (groups + 1) * entries <= (AT_ONCE if on_cpu() else AT_ONCE_THERE)
 
 
 class Batch(NamedTuple):

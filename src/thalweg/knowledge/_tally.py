@@ -14,6 +14,7 @@ from thalweg._process import Process, check_process
 from thalweg._select import select
 from thalweg.knowledge import _blocked, _factored, _rows
 from thalweg.knowledge._attribution import Coefficients, Split, since, split_of
+from thalweg.knowledge._by_gradient import ByGradient, by_gradient
 from thalweg.knowledge._tallied import KINDS, RESOLUTIONS, Tallied, summed
 
 jax.tree_util.register_dataclass(
@@ -61,7 +62,8 @@ class Tally(eqx.Module):
 
     - `groups`: the group of each datum, (n,) whole numbers 0..G-1; -1 for none. Every group must have a datum.
       `np.arange(n)` makes every datum a group of its own.
-    - `process`: the learner that is run (`tw.processes.sgd`). Without it the whole step goes to its one datum.
+    - `process`: the learner that is run (`tw.processes.sgd`), or any process that draws numbers of data and has
+      `contributions`: its step should be its gradient times some number. Without it the whole step goes to its datum.
     - `kinds`: `"absolute"`, `"signed"`, or both.
     - `where`: a selector of parameters, such as `lambda p: p["W1"]`; by default all.
     - `window`: which steps are tallied, counted from the start of the run: `(first, end)`, truth values one a step, or
@@ -112,9 +114,7 @@ class Tally(eqx.Module):
         groups, self.count = check_groups(groups)
         self.groups = jnp.asarray(groups)
         self.kinds = check_kinds(kinds)
-        self.process = process
-        if process is not None:
-            _check_learner(process, len(groups))
+        self.process = None if process is None else _as_learner(process, len(groups))
         self.where = where
         self.window = _check_window(window)
         if not is_whole(every) or not 1 <= every < 2**62:
@@ -131,6 +131,9 @@ class Tally(eqx.Module):
     def always(self) -> bool:
         """Whether every step is tallied."""
         return self.every == 1 and self.window is None
+
+    def _seen(self, state: Any) -> Any:
+        return self.process.seen(state) if isinstance(self.process, ByGradient) else state
 
     def memory(self, state: Any) -> int:
         """The bytes that this tally will take in a run from `state`."""
@@ -153,6 +156,8 @@ class Tally(eqx.Module):
 
     def update(self, carry: Tallying, state: Any, w: Any, next_state: Any) -> Tallying:
         """What is carried on, having seen a step."""
+        chosen = self.always or self._chosen(carry.seen, state, w)
+        state, next_state = self._seen(state), self._seen(next_state)
         passed = carry._replace(seen=carry.seen + 1)
         if carry.probe:
             passed = passed._replace(probe=_factored.probe(carry.probe.ways, next_state.params, passed.seen))
@@ -168,9 +173,9 @@ class Tally(eqx.Module):
         if self.always and not weighted:
             found = follow(passed)
         else:
-            chosen = self._chosen(carry.seen, state, w)
             # A loop of one turn or none: in a branch of a condition the tables would be copied.
-            found = lax.fori_loop(0, (chosen & real).astype(int), lambda _, c: follow(c), passed)
+            turns = jnp.asarray(chosen & real).astype(int)
+            found = lax.fori_loop(0, turns, lambda _, c: follow(c), passed)
         if carry.blocked:
             found = found._replace(blocked=_blocked.follow(found.blocked, next_state.params))
         if carry.past is not None and found.past is not None:
@@ -205,6 +210,7 @@ class Tally(eqx.Module):
         return carry._replace(kept={kind: self._picked(params, leaves) for kind, leaves in found.items()})
 
     def _start(self, state: Any) -> Tallying:
+        state = self._seen(state)
         params = params_of(state)
         leaves = jax.tree.leaves(params)
         parts = self._parts(params)
@@ -250,8 +256,9 @@ class Tally(eqx.Module):
     def _split(self, params: Any) -> Split:
         optimizer = self.process.step.optimizer
         if optimizer is None:
-            leaves = jax.tree.leaves(params)
-            return Split(((),) * len(leaves), (), "none", False, (Coefficients([True], [[]], [True]),) * len(leaves))
+            n = len(jax.tree.leaves(params))
+            clipping = "global out" if isinstance(self.process, ByGradient) else "none"
+            return Split(((),) * n, (), clipping, False, (Coefficients([True], [[]], [True]),) * n)
         return split_of(optimizer, params)
 
     def _past(self, split: Split, state: Any) -> Past | None:
@@ -405,7 +412,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
             continue
         mine = [(kind, j) for kind in kept for j, part in enumerate(parts) if part.leaf == i]
         tallies = [(kept[kind][j], kind, parts[j]) for kind, j in mine]
-        if (tally.count + 1) * before[i].size <= _rows.AT_ONCE:
+        if _rows.in_one_piece(before[i].size, tally.count):
             gradients = stacked[i] if layers[i] is None else _rows.gradients(layers[i], groups, tally.count, shapes[i])
             new, shares[own], size = _rows.divide_at_once(
                 found[i], gradients, tallies, shares[own], before[i], after[i], one.steepest[0], tally.per
@@ -528,17 +535,20 @@ def _check_window(window: Any) -> Any:
     return jnp.asarray(array)
 
 
-def _check_learner(process: Any, n: int) -> None:
+def _as_learner(process: Any, n: int) -> Any:
     check_process(process)
     step = process.step
-    if process.contributions is None or not hasattr(step, "rule"):
+    clamped = hasattr(step, "at_step")
+    if process.contributions is None or clamped:
         raise ValueError(
-            "process must be a learner whose steps divide among data, as tw.processes.sgd makes it (not clamped): of "
-            "another process tally whole steps, one datum each, by leaving process out"
+            "process must be a learner whose steps divide among data, as tw.processes.sgd makes it (not clamped), or "
+            "have contributions: of another process tally whole steps, one datum each, by leaving process out"
         )
-    data = getattr(step, "data", None)
-    if data is None:
+    if not hasattr(step, "rule"):
+        return by_gradient(process, n)
+    if step.data is None:
         raise ValueError("process must learn from data, one or more a step (tw.processes.sgd): this one has none")
-    size = len(jax.tree.leaves(data)[0])
+    size = len(jax.tree.leaves(step.data)[0])
     if size != n:
         raise ValueError(f"groups must have length {size}, one a datum of the process, got {n}")
+    return process

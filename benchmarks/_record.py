@@ -15,7 +15,10 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
-PEERS = ("numba", "netket", "deeptime", "fplanck", "py-pde", "dit", "pynamicalsys", "rbms", "torch", "scikit-learn")
+PEERS = (
+    "numba", "netket", "deeptime", "fplanck", "py-pde", "dit", "pynamicalsys", "rbms", "torch", "captum", "kronfluence",
+    "scikit-learn",
+)  # fmt: skip
 
 
 def record(file: Path, results: Path = RESULTS) -> int:

@@ -17,8 +17,8 @@ from jax import lax
 from thalweg.knowledge import _rows
 from thalweg.knowledge._factored import LARGE
 
-STEPS = 8  # that are kept at most
-MOST = 0.5  # of the bytes of the tables, that what is kept may take
+STEPS = 16  # that are kept at most
+MOST = 1.0  # of the bytes of the tables, that what is kept may take
 SLABS = 1  # two loops side by side were measured: they took as long on two processors, and longer to compile
 
 

@@ -25,7 +25,7 @@ def loss(p, datum):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tiles():
-    """Tiles of a few rows: several of them to each slab, and one that reaches beyond the last row of A.
+    """Tiles of a few rows: several of them to each layer, and one that reaches beyond the last row of A.
 
     Of the small arrays the bias is divided tile by tile, the number at once.
     """

@@ -3,7 +3,7 @@
 A dense layer's gradient for a group is `X_g^T D_g`: what went in, times the gradient of what came out. With these
 factors of a few steps, and the coefficients of the optimizer's rule in each, one tile of the weights and one group
 after the other is brought up to date for all of them: the tallies and the groups' momenta, each (G + 1) times as large
-as the weights, go through memory once for all. These tables are kept in slabs of whole tiles.
+as the weights, go through memory once for all. They are filled up to whole tiles.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ from thalweg.knowledge._factored import LARGE
 
 STEPS = 16  # that are kept at most
 MOST = 1.0  # of the bytes of the tables, that what is kept may take
-SLABS = 1  # two loops side by side were measured: they took as long on two processors, and longer to compile
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One array that is divided late: its number, its shape, the part of the tally that it is, the number of that part.
 
-    - `slabs`: of its tables. - `slots`: its momenta among those of all arrays.
+    - `tiles`: those of its tables, the last of which may reach beyond the array. - `slots`: its momenta among those of
+      all arrays.
     """
 
     number: int
     shape: tuple[int, ...]
     part: Any
     at: int
-    slabs: tuple[_rows.Slab, ...]
+    tiles: _rows.Tiles
     slots: tuple[int, ...]
 
 
@@ -48,12 +48,6 @@ class Plan:
 
     def __contains__(self, number: int) -> bool:
         return any(array.number == number for array in self.arrays)
-
-
-class Table(NamedTuple):
-    """A table (G + 1, ...) in slabs; the last one is longer than its rows of the array, if tiles do not divide them."""
-
-    slabs: tuple[Any, ...]
 
 
 class Kept(NamedTuple):
@@ -114,13 +108,13 @@ def start(tally: Any, state: Any) -> Kept | tuple[()]:
         fits = int(MOST * tables / sum(number.size for number in jax.tree.leaves(one)))
         if fits >= 2:
             at, part = mine[0]
-            arrays.append(Array(i, leaf.shape, part, at, _slabs(leaf), own))
+            arrays.append(Array(i, leaf.shape, part, at, _tiles(leaf), own))
             kept.append(one)
             most = min(most, fits)
     if not arrays:
         return ()
     plan = Plan(tuple(arrays), most, split.remembers)
-    tiles, none = _tiles(plan, leaves, 0), jnp.zeros((), int)
+    tiles, none = _checked(plan, leaves, 0), jnp.zeros((), int)
     steps = [_room(array, one, most) for array, one in zip(arrays, kept, strict=True)]
     return Kept(plan, steps, none, none, tiles, tiles, tiles, _small(leaves), jnp.ones((), bool))
 
@@ -140,7 +134,7 @@ def keep(blocked: Kept, steps: list[_rows.Steps], before: list[Any], after: list
         steps=jax.tree.map(put, blocked.steps, mine),
         count=blocked.count + 1,
         since=[a + (b - c) for a, b, c in zip(blocked.since, blocked.last, blocked.ended, strict=True)],
-        ended=_tiles(blocked.plan, after, blocked.turn),
+        ended=_checked(blocked.plan, after, blocked.turn),
         current=blocked.current & jnp.all(jnp.stack([jnp.ones((), bool), *same])),
     )
 
@@ -148,7 +142,7 @@ def keep(blocked: Kept, steps: list[_rows.Steps], before: list[Any], after: list
 def follow(blocked: Kept, params: Any) -> Kept:
     """What is to be remembered of the parameters after a step, whether it was kept or not."""
     leaves = jax.tree.leaves(params)
-    last, none = _tiles(blocked.plan, leaves, blocked.turn), blocked.count == 0
+    last, none = _checked(blocked.plan, leaves, blocked.turn), blocked.count == 0
     return blocked._replace(
         since=[jnp.where(none, new, old) for new, old in zip(last, blocked.since, strict=True)],
         ended=[jnp.where(none, new, old) for new, old in zip(last, blocked.ended, strict=True)],
@@ -166,7 +160,7 @@ def add_full(tally: Any, carry: Any) -> Any:
 def add(tally: Any, carry: Any) -> Any:
     """`carry`, with the steps that it keeps added to its tallies."""
     blocked = carry.blocked
-    kept, shares, measured = {kind: tables(tree) for kind, tree in carry.kept.items()}, list(carry.shares), []
+    kept, shares, measured = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}, list(carry.shares), []
     for j, array in enumerate(blocked.plan.arrays):
         steps = blocked.steps[j]._replace(count=blocked.count)
         chosen = _turn(array, blocked.turn)
@@ -174,23 +168,19 @@ def add(tally: Any, carry: Any) -> Any:
         def compared(first: Any, shape: Any, j: int = j, chosen: Any = chosen) -> tuple[Any, Any, Any]:
             return blocked.since[j], blocked.ended[j], blocked.current & (first == chosen)
 
-        pieces = []
-        for s, slab in enumerate(array.slabs):
-            mine = [(kept[kind][array.at].slabs[s], kind, array.part) for kind in kept]
-            own = [shares[slot].slabs[s] for slot in array.slots]
-            new, own, one = _rows.divide(
-                steps, slab, array.shape, blocked.plan.all_rows, mine, own, compared, tally.per
-            )
-            pieces.append([*new, *own])
-            measured.append(one)
-        new = [Table(slabs) for slabs in zip(*pieces, strict=True)]
-        for kind, table in zip(kept, new, strict=False):
+        mine = [(kept[kind][array.at], kind, array.part) for kind in kept]
+        own = [shares[slot] for slot in array.slots]
+        new, own, one = _rows.divide(
+            steps, array.tiles, array.shape, blocked.plan.all_rows, mine, own, compared, tally.per
+        )
+        measured.append(one)
+        for kind, table in zip(kept, new, strict=True):
             kept[kind][array.at] = table
-        for slot, table in zip(array.slots, new[len(kept) :], strict=True):
+        for slot, table in zip(array.slots, own, strict=True):
             shares[slot] = table
     off, largest, moved = (jnp.max(jnp.stack(values)) for values in zip(*measured, strict=True))
     return carry._replace(
-        kept={kind: jax.tree.unflatten(_structure(carry.kept[kind]), leaves) for kind, leaves in kept.items()},
+        kept={kind: jax.tree.unflatten(jax.tree.structure(carry.kept[kind]), leaves) for kind, leaves in kept.items()},
         shares=tuple(shares),
         conservation=jnp.maximum(carry.conservation, off),
         cancellation=jnp.maximum(carry.cancellation, jnp.where(largest == 0, 1, largest / moved)),
@@ -202,52 +192,36 @@ def add(tally: Any, carry: Any) -> Any:
 
 @eqx.filter_jit
 def joined(tally: Any, carry: Any) -> Any:
-    """The tallies of each kind, all steps that are kept added and the slabs joined."""
+    """`carry`, with all steps added to its tallies, which are as long as their arrays."""
     carry = add(tally, carry)
-    lengths = {array.at: array.shape[0] for array in carry.blocked.plan.arrays}
+    lengths = {array.at: array.shape[0] for array in carry.blocked.plan.arrays if tally.per == "parameter"}
 
-    def whole(at: int, table: Any) -> Any:
-        if not isinstance(table, Table):
-            return table
-        return jnp.concatenate(table.slabs, 1)[:, : lengths[at]] if tally.per == "parameter" else sum(table.slabs)
+    def cut(tree: Any) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        return jax.tree.unflatten(
+            structure, [leaf[:, : lengths[at]] if at in lengths else leaf for at, leaf in enumerate(leaves)]
+        )
 
-    return carry._replace(
-        kept={
-            kind: jax.tree.unflatten(_structure(tree), [whole(*one) for one in enumerate(tables(tree))])
-            for kind, tree in carry.kept.items()
-        }
-    )
+    return carry._replace(kept={kind: cut(tree) for kind, tree in carry.kept.items()})
 
 
-def slabbed(array: Array, table: Any, per: str) -> Table:
-    """A table in slabs. One of sums over the array has all that there is in its first slab."""
+def padded(array: Array, table: Any, per: str) -> Any:
+    """A table (G + 1, ...), filled up to whole tiles where it has the array's rows."""
     if per != "parameter":
-        return Table((table, *[jnp.zeros_like(table) for _ in array.slabs[1:]]))
-    end = array.slabs[-1].first + array.slabs[-1].rows
-    table = jnp.pad(table, ((0, 0), (0, end - array.shape[0]), *[(0, 0)] * (table.ndim - 2)))
-    return Table(tuple(table[:, slab.first : slab.first + slab.rows] for slab in array.slabs))
+        return table
+    return jnp.pad(table, ((0, 0), (0, array.tiles.rows - array.shape[0]), *[(0, 0)] * (table.ndim - 2)))
 
 
-def tables(tree: Any) -> list[Any]:
-    """The tables of a tally, part by part."""
-    return jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Table))
-
-
-def _structure(tree: Any) -> Any:
-    return jax.tree.structure(tree, is_leaf=lambda node: isinstance(node, Table))
-
-
-def _slabs(array: Any) -> tuple[_rows.Slab, ...]:
-    """Slabs of about equal length, of tiles of equal length, which reach to the end of an array or beyond."""
-    tiles = -(-len(array) // _rows.rows_of_tile(array))
-    each = -(-tiles // SLABS)
-    tile = -(-len(array) // (each * SLABS if tiles > 1 else 1))
-    return tuple(_rows.Slab(first, each * tile, tile) for first in range(0, len(array), each * tile))
+def _tiles(array: Any) -> _rows.Tiles:
+    """Tiles of about equal length, which reach to the end of an array or beyond."""
+    count = -(-len(array) // _rows.rows_of_tile(array))
+    tile = -(-len(array) // count)
+    return _rows.Tiles(count * tile, tile)
 
 
 def _room(array: Array, one: Any, most: int) -> Any:
-    """Zeros for so many steps; what has an entry for each row of the array is as long as its slabs."""
-    rows = array.slabs[-1].first + array.slabs[-1].rows
+    """Zeros for so many steps; what has an entry for each row of the array is filled up like its tables."""
+    rows = array.tiles.rows
     room = lambda leaf: jnp.zeros((most, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
     long = lambda leaf: jnp.zeros((most, rows, *array.shape[1:]), leaf.dtype)  # noqa: E731
     left = one.slopes.left
@@ -261,13 +235,14 @@ def _room(array: Array, one: Any, most: int) -> Any:
 
 def _turn(array: Array, turn: Any) -> Any:
     """The first row of the tile on which the steps of this turn are checked."""
-    tile = array.slabs[0].tile
+    tile = array.tiles.tile
     return turn % (array.shape[0] // tile) * tile
 
 
-def _tiles(plan: Plan, leaves: list[Any], turn: Any) -> list[Any]:
+def _checked(plan: Plan, leaves: list[Any], turn: Any) -> list[Any]:
+    """The tiles on which the steps of this turn are checked."""
     return [
-        lax.dynamic_slice_in_dim(leaves[array.number], _turn(array, turn), array.slabs[0].tile) for array in plan.arrays
+        lax.dynamic_slice_in_dim(leaves[array.number], _turn(array, turn), array.tiles.tile) for array in plan.arrays
     ]
 
 

@@ -124,19 +124,18 @@ def one_step(c: Any, slopes: Slopes, batch: Batch, steepest: Any) -> Steps:
     return Steps(*lead((c, slopes, batch.starts, batch.ends, steepest)))
 
 
-class Slab(NamedTuple):
-    """Rows of an array that have tables of their own: from `first` on so many, in tiles of so many rows."""
+class Tiles(NamedTuple):
+    """An array and its tables as so many rows, in tiles of so many rows."""
 
-    first: int
     rows: int
     tile: int
 
 
-def whole(array: Any, tiled: bool = True) -> Slab:
-    """An array in one piece; its tiles divide it."""
+def dividing(array: Any, tiled: bool = True) -> Tiles:
+    """Tiles that divide an array; one if it is not `tiled`."""
     size = array.shape[0] if array.ndim else 1
     most = rows_of_tile(array) if tiled else size
-    return Slab(0, size, next(tile for tile in range(min(most, size), 0, -1) if size % tile == 0))
+    return Tiles(size, next(tile for tile in range(min(most, size), 0, -1) if size % tile == 0))
 
 
 def rows_of_tile(array: Any) -> int:
@@ -175,7 +174,7 @@ class Measured(NamedTuple):
 
 def divide(
     steps: Steps,
-    slab: Slab,
+    tiles: Tiles,
     shape: tuple[int, ...],
     all_rows: bool,
     kept: list[tuple[Any, str, Any]],
@@ -183,7 +182,7 @@ def divide(
     compared: Callable[[Any, tuple[int, ...]], tuple[Any, Any, Any]],
     per: str,
 ) -> tuple[list[Any], list[Any], Measured]:
-    """Add steps of one array, of this shape, to the tallies of a slab of it.
+    """Add steps of one array, of this shape, to its tallies.
 
     - `all_rows`: whether groups that are absent move too. - `kept`: (tally, its kind, which entries of the array it is
       of). - `shares`: the groups' parts of the momenta. - `compared(first, shape)`: a tile before and after the steps,
@@ -194,13 +193,12 @@ def divide(
     most, others = steps.starts.shape[0], steps.starts.shape[1] - 1
     count = most if steps.count is None else steps.count
     steepest = jnp.where(jnp.arange(most) < count, steps.steepest, 0)
-    shape = (slab.tile, *shape[1:]) if shape else ()
+    shape = (tiles.tile, *shape[1:]) if shape else ()
     groups, visited, turns, turned = _visits(steps, count, all_rows)
 
     def one_tile(t: Any, carried: tuple) -> tuple:
         tallies, shares, measured = carried
-        here = t * slab.tile
-        first = slab.first + here
+        first = t * tiles.tile
 
         def at_step(k: Any) -> Coefficients:
             return jax.tree.map(lambda leaf: _tile(leaf, k, first, shape), steps.coefficients)
@@ -212,7 +210,7 @@ def divide(
             def one_step(n: Any, carried: tuple) -> tuple:
                 memory, went, moved = carried
                 k = turns[row, n]
-                slope = gradient(steps, k, row, first, slab.tile, shape)
+                slope = gradient(steps, k, row, first, tiles.tile, shape)
                 now = at_step(k)
                 # Decay, and whatever else does not come from a gradient, is nobody's.
                 made = [
@@ -222,16 +220,16 @@ def divide(
                 memory = [one.astype(old.dtype) for one, old in zip(made[1:], memory, strict=True)]
                 return memory, went + made[0].astype(went.dtype), moved + jnp.abs(made[0]).astype(went.dtype)
 
-            memory = [_read(share, row, here, shape) for share in shares]
+            memory = [_read(share, row, first, shape) for share in shares]
             start = (memory, zero, zero)
             # Momenta that are read and written again without a loop between would be copied, whole.
             once = most == 1 and not shares
             memory, went, moved = one_step(0, start) if once else lax.fori_loop(0, turned[row], one_step, start)
             tallies = [
-                _added(tally, row, here, moved if kind == "absolute" else went, part, per)
+                _added(tally, row, first, moved if kind == "absolute" else went, part, per)
                 for tally, (_, kind, part) in zip(tallies, kept, strict=True)
             ]
-            shares = [_write(share, row, here, one) for share, one in zip(shares, memory, strict=True)]
+            shares = [_write(share, row, first, one) for share, one in zip(shares, memory, strict=True)]
             return tallies, shares, total + went, sizes + moved
 
         zero = jnp.zeros(shape, steps.steepest.dtype)
@@ -252,7 +250,9 @@ def divide(
         return tallies, shares, Measured(worst, largest, moved)
 
     start = ([tally for tally, _, _ in kept], shares, Measured(*jnp.zeros((3,), steps.steepest.dtype)))
-    return lax.fori_loop(0, slab.rows // slab.tile, one_tile, start) if slab.tile < slab.rows else one_tile(0, start)
+    if tiles.tile == tiles.rows:
+        return one_tile(0, start)
+    return lax.fori_loop(0, tiles.rows // tiles.tile, one_tile, start)
 
 
 def divide_at_once(

@@ -227,7 +227,7 @@ class Tally(eqx.Module):
             ]
             made = [jnp.zeros(shape, leaves[part.leaf].dtype) for part, shape in zip(parts, shapes, strict=True)]
             for array in late:
-                made[array.at] = _blocked.slabbed(array, made[array.at], self.per)
+                made[array.at] = _blocked.padded(array, made[array.at], self.per)
             return made
 
         shares: tuple[Any, ...] = ()
@@ -237,7 +237,7 @@ class Tally(eqx.Module):
             whole = list(split.shares(state.opt_state, self.count))
             for array in late:
                 for slot in array.slots:
-                    whole[slot] = _blocked.slabbed(array, whole[slot], "parameter")
+                    whole[slot] = _blocked.padded(array, whole[slot], "parameter")
             shares = tuple(whole)
             past = self._past(split, state)
         return Tallying(
@@ -404,7 +404,7 @@ def _split_step(tally: Tally, carry: Tallying, state: Any, w: Any, next_state: A
         for c, slope, leaf in zip(found, slopes, before, strict=True)
     ]
     parts, shapes = tally._parts(params), [leaf.shape for leaf in before]
-    kept = {kind: _blocked.tables(tree) for kind, tree in carry.kept.items()}
+    kept = {kind: jax.tree.leaves(tree) for kind, tree in carry.kept.items()}
     shares, measured, at = list(carry.shares), [], 0
     for i, one in enumerate(steps):
         own = slice(at, at := at + len(split.memories[i]))
@@ -447,8 +447,8 @@ def _divide(
     def compared(first: Any, shape: Any) -> tuple[Any, Any, bool]:
         return (*(lax.dynamic_slice_in_dim(leaf, first, shape[0]) if shape else leaf for leaf in (before, after)), True)
 
-    slab = _rows.whole(before, tiled)
-    return _rows.divide(one, slab, before.shape, split.remembers, tallies, shares, compared, tally.per)
+    tiles = _rows.dividing(before, tiled)
+    return _rows.divide(one, tiles, before.shape, split.remembers, tallies, shares, compared, tally.per)
 
 
 def _counted(tally: Tally, carry: Tallying, w: Any, groups: Any) -> Any:

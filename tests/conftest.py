@@ -23,6 +23,16 @@ def as_installed():
     config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def own_module():
+    """A user's `mine.py` is read anew, and forgotten after: Python would go on with that of another test."""
+    import sys
+
+    sys.modules.pop("mine", None)
+    yield
+    sys.modules.pop("mine", None)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget():
     """Compiled programs of one file are of no use to the next, and a worker's memory would grow by gigabytes."""

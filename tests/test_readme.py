@@ -19,7 +19,7 @@ def test_each_python_example_runs_by_itself(tmp_path):
 
 
 @pytest.mark.parametrize("line", commands())
-def test_the_commands_run_and_print_what_is_shown(line, capsys, tmp_path, monkeypatch):
+def test_the_commands_run_and_print_what_is_shown(line, capsys, tmp_path, monkeypatch, own_module):
     monkeypatch.chdir(tmp_path)
     for name, text in files().items():
         (tmp_path / name).write_text(text)

@@ -10,7 +10,7 @@ def test_a_named_system_is_told_in_words():
     assert "0.497" in text and "141." in text and "Monte Carlo" in text
 
 
-def test_a_users_losses_escape(tmp_path, monkeypatch):
+def test_a_users_losses_escape(tmp_path, monkeypatch, own_module):
     (tmp_path / "mine.py").write_text(
         "def losses():\n"
         "    return (lambda w: (w**2 - 1)**2 + 2 * w, lambda w: (w**2 - 1)**2 - 2 * w)\n"

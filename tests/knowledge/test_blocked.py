@@ -99,6 +99,21 @@ def test_another_process_is_told(trained):
     assert "the run is not one of the tally's process" in found.message and 0.005 < found.conservation < 0.02
 
 
+def test_the_last_rows_are_checked_too():
+    """Data of which the last input, in the tile that reaches beyond A, is half as large again in the tally's process."""
+    data, params, weights = problem()
+    params = params | {"A": params["A"].at[-1].set(0)}  # so that this hardly changes what comes out
+    learner, other = (
+        tw.processes.sgd(loss, one, 1e-6, batch_size=B, weights=weights)
+        for one in (data, data | {"x": data["x"].at[..., -1].multiply(1.5)})
+    )
+    fold = Tally(GROUPS, other, kinds="absolute", where=lambda p: p["A"])
+    array = fold.init(learner.init(params)).blocked.plan.arrays[0]
+    assert array.tiles.rows > array.shape[0]
+    run = tw.simulate(learner, learner.init(params), 120, key=3, folds={"t": fold})
+    assert run.folds["t"].conservation == pytest.approx(1 / 3, rel=0.05)
+
+
 def test_it_is_these_steps_that_are_kept(trained):
     """Both layers, for several steps; the run ends with some of them not yet added."""
     run = trained[0]

@@ -235,15 +235,22 @@ def _room(array: Array, one: Any, most: int) -> Any:
 
 def _turn(array: Array, turn: Any) -> Any:
     """The first row of the tile on which the steps of this turn are checked."""
-    tile = array.tiles.tile
-    return turn % (array.shape[0] // tile) * tile
+    return turn % (array.tiles.rows // array.tiles.tile) * array.tiles.tile
 
 
 def _checked(plan: Plan, leaves: list[Any], turn: Any) -> list[Any]:
-    """The tiles on which the steps of this turn are checked."""
-    return [
-        lax.dynamic_slice_in_dim(leaves[array.number], _turn(array, turn), array.tiles.tile) for array in plan.arrays
-    ]
+    """The tiles on which the steps of this turn are checked, zero where they reach beyond the array."""
+
+    def one(array: Array) -> Any:
+        first, tile = _turn(array, turn), array.tiles.tile
+        found = lax.dynamic_slice_in_dim(leaves[array.number], first, tile)
+        if array.tiles.rows == array.shape[0]:
+            return found
+        beyond = jnp.maximum(first + tile - array.shape[0], 0)  # the slice began so many rows before
+        inside = jnp.arange(tile) < tile - beyond
+        return jnp.where(inside.reshape(-1, *[1] * (found.ndim - 1)), jnp.roll(found, -beyond, 0), 0)
+
+    return [one(array) for array in plan.arrays]
 
 
 def _small(leaves: list[Any]) -> list[Any]:

@@ -100,7 +100,7 @@ def test_another_process_is_told(trained):
 
 
 def test_the_last_rows_are_checked_too():
-    """Data of which the last input, in the tile that reaches beyond A, is half as large again in the tally's process."""
+    """The last input, in the tile that reaches beyond A, is half as large again in the data of the tally's process."""
     data, params, weights = problem()
     params = params | {"A": params["A"].at[-1].set(0)}  # so that this hardly changes what comes out
     learner, other = (

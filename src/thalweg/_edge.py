@@ -139,16 +139,22 @@ def _all_finite(leaf: Any) -> Any:
     return jax.jit(lambda x: jnp.all(jnp.isfinite(x)))(leaf)
 
 
+def one_a_datum(given: Any, n: int, what: str) -> np.ndarray:
+    """Refuse what are not n numbers, one a datum."""
+    try:
+        array = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be {n} numbers, one a datum, got {shown(given)}") from None
+    if array.shape != (n,):
+        raise ValueError(f"{what} must have shape ({n},), one a datum, got {array.shape}")
+    return array
+
+
 def check_weights(weights: Any, n: int) -> Any:
     """Refuse what are not n numbers >= 0, one a datum, some of them above 0."""
     if is_traced(weights):
         return weights
-    try:
-        weights = np.asarray(weights, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(f"weights must be {n} numbers, one a datum, got {shown(weights)}") from None
-    if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a datum, got {weights.shape}")
+    weights = one_a_datum(weights, n, "weights")
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights):
         raise ValueError(f"weights must be finite, >= 0 and not all 0, got from {weights.min()} to {weights.max()}")
     return jnp.asarray(weights)

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg._conjugate_gradient import Solution, conjugate_gradient
-from thalweg._edge import check_choice, check_finite, check_function, check_number, check_truth, one_number, shown
+from thalweg._edge import (
+    check_choice,
+    check_finite,
+    check_function,
+    check_number,
+    check_truth,
+    one_a_datum,
+    one_number,
+    shown,
+)
 from thalweg._fisher import Fisher
 from thalweg._loop import as_arrays
 from thalweg._process import Process, Run
@@ -158,12 +167,7 @@ def _solve(
 
 
 def _as_change(change: Any, n: int) -> Any:
-    try:
-        array = np.asarray(change, dtype=float)
-    except (TypeError, ValueError):
-        raise TypeError(f"change must be {n} numbers, one a datum, got {shown(change)}") from None
-    if array.shape != (n,):
-        raise ValueError(f"change must have shape ({n},), one a datum, got {array.shape}")
+    array = one_a_datum(change, n, "change")
     if not np.all(np.isfinite(array)):
         raise ValueError("change must be finite, got NaN or infinity in it")
     return jnp.asarray(array)

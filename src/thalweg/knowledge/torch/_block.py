@@ -15,7 +15,7 @@ from thalweg.knowledge.torch._log import Pieces, Step
 TILE = 1_200_000  # numbers, of all steps, that are worked on at a time
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """A group's part of a step."""
 
     step: Step
@@ -129,7 +129,7 @@ def _compared(
     return unexplained(went - total, size, known, sharp, eps), size.max(), torch.maximum(-least, most)
 
 
-def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Part]:
+def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Share]:
     """A group's parts of the steps in which it moves; with a momentum, it moves in all."""
     found = []
     for step in steps:
@@ -140,11 +140,11 @@ def _parts(steps: list[Step], group: int, groups: int, memory: bool) -> list[Par
             plain = len(pieces) == 1 and not memory and not decays and rule.scale is None
             if plain:
                 weight *= step.factor * rule.sign
-            found.append(Part(step, pieces, decays, weight, plain))
+            found.append(Share(step, pieces, decays, weight, plain))
     return found
 
 
-def _make(one: Tensor, part: Part, at: slice, momentum: Tensor | None) -> None:
+def _make(one: Tensor, part: Share, at: slice, momentum: Tensor | None) -> None:
     """A group's part of a step in a tile, up to its weight; the momentum goes on."""
     rule, factor, _, _, before, _ = part.step
     own = before[at] if part.decays and before is not None else None
